@@ -1,1 +1,62 @@
-//! (module renderer)
+//! The renderer: a document in, a PDF out.
+//!
+//! This module is the seam. The worker knows only [`Render`]; what stands
+//! behind it is the pool of warm Chromium pages, or in tests a script.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use crate::failure::Failure;
+use crate::job::RenderOptions;
+
+/// One document to render.
+#[derive(Debug, Clone)]
+pub struct RenderRequest {
+    /// Whose document it is: it is rendered in a context of this tenant only.
+    pub tenant: Arc<str>,
+    /// The document.
+    pub html: Arc<str>,
+    /// How to print it; `timeout` is within the worker's maximum already.
+    pub options: Arc<RenderOptions>,
+    /// The PDF's only date, where the options give none: the job's admission.
+    pub date: OffsetDateTime,
+}
+
+/// Something that a person should know about a PDF that was made all the same.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Warning {
+    /// A bounded name for machines.
+    pub code: &'static str,
+    /// What was noticed.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// A finished PDF.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    /// The file.
+    pub pdf: Vec<u8>,
+    /// How many pages it has.
+    pub pages: u32,
+    /// What a person should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// A boxed future, as [`Render`] returns it.
+pub type RenderFuture<'a> = Pin<Box<dyn Future<Output = Result<Rendered, Failure>> + Send + 'a>>;
+
+/// What turns documents into PDFs.
+///
+/// Dropping the future abandons the render: whatever it used is destroyed, not
+/// handed to the next job. A failure's class says whose fault it was; a
+/// renderer that died by itself is [`Renderer`](crate::failure::Class::Renderer), one that died
+/// with its whole browser is [`Interrupted`](crate::failure::Class::Interrupted).
+pub trait Render: Send + Sync + 'static {
+    /// Renders one document.
+    fn render(&self, request: RenderRequest) -> RenderFuture<'_>;
+}
