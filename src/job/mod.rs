@@ -20,6 +20,8 @@ use std::fmt;
 use std::time::Duration;
 
 pub use options::RenderOptions;
+pub use reply::{Reply, Status};
+pub use wire::{Rejection, parse};
 
 /// The largest element that is accepted: header and document together.
 pub const MAX_ELEMENT_BYTES: usize = 8 * 1024 * 1024;
