@@ -1,1 +1,253 @@
-//! (module queue)
+//! The queue: what keeps a promise when processes die.
+//!
+//! ```text
+//! LPUSH in ──▶ stage:<worker> ──admit──▶ ready ──claim──▶ leased ──finish──▶ done | dead | expired
+//!                   │                     ▲  ▲              │
+//!                 reject               promote└── release, ─┤
+//!                   ▼                     │        reap     │
+//!               a refusal              delayed ◀── retry ───┘
+//! ```
+//!
+//! Every arrow after the push is one Lua script, atomic in Redis, that checks
+//! everything before its first write and gives the same answer when its reply
+//! was lost and it is called again. Rust validates, Lua moves: scripts get
+//! parsed fields; a document is moved by RENAME and never copied into Lua.
+//!
+//! What can go wrong, and what then happens:
+//!
+//! * A worker dies between taking an element and admitting it: the element is
+//!   in the worker's stage; once the worker is silent, any other one puts it
+//!   back into the inbox (`adopt`).
+//! * A worker dies with a lease: the lease runs out, any worker makes the job
+//!   ready again (`reap`).
+//! * A worker is stopped beyond its lease and goes on: its token no longer
+//!   matches, nothing that it writes is accepted (`finish`, `retry`).
+//! * A reply from Redis is lost: the caller calls again with the same token.
+//!
+//! Wake-ups are hints (the bell); a poll each second is the truth.
+
+pub mod intake;
+pub mod keys;
+mod redis;
+mod scripts;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::job::{Name, Output, Priority, Status};
+
+pub use self::intake::{Control, Inbound, Intake};
+pub use self::keys::Keys;
+pub use self::redis::{Queue, QueueConfig};
+
+/// Fences one attempt: whoever does not hold it writes nothing.
+///
+/// Unique per attempt (worker id, counter, random part) and compared for
+/// equality only, so that nothing is lost if a counter goes backwards.
+pub type Token = String;
+
+/// The right to run one attempt of one job. Not cloneable: settling consumes it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Lease {
+    name: Name,
+    token: Token,
+}
+
+impl Lease {
+    /// The job.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// What fences this attempt, for the heartbeat.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+}
+
+/// A job that was claimed: its lease, and what its record says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The right to run it.
+    pub lease: Lease,
+    /// Attempts that count, this one included.
+    pub attempt: u32,
+    /// How many may count.
+    pub max_attempts: u32,
+    /// When it was admitted: milliseconds of Redis' clock.
+    pub admitted_ms: u64,
+    /// When it was claimed, by the same clock.
+    pub claimed_ms: u64,
+    /// Whether its deadline passed before it was claimed.
+    pub expired: bool,
+    /// How many workers died or were cut off while they had it.
+    pub crashes: u32,
+    /// How urgent it is.
+    pub priority: Priority,
+}
+
+/// What became of an element that was offered for admission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    /// It is a job now.
+    Admitted,
+    /// The same job is alive: nothing to do.
+    Duplicate,
+    /// The same job has ended and is answered from what is held.
+    Held,
+    /// Another job of this name is alive.
+    Conflict,
+    /// Too many jobs; the element is still in the stage, to be rejected.
+    Full,
+    /// The stage was empty: somebody else took care of it.
+    Gone,
+}
+
+impl Admitted {
+    /// The name in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Duplicate => "duplicate",
+            Self::Held => "held",
+            Self::Conflict => "conflict",
+            Self::Full => "full",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// How a job ends for good.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// Done, dead or expired.
+    pub status: Status,
+    /// A bounded code for the event stream (`ok` where it is done).
+    pub code: &'static str,
+    /// The reply's JSON line.
+    pub line: String,
+    /// The PDF, as it goes to its place.
+    pub pdf: Option<Bytes>,
+    /// Where the PDF goes.
+    pub output: Output,
+    /// The list of a consumer that takes all replies.
+    pub reply_to: Option<String>,
+    /// How long an unread reply stays.
+    pub reply_ttl: Duration,
+    /// How long the record stays.
+    pub retain: Duration,
+}
+
+/// What became of a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is the one result of this attempt (also where its first reply was lost).
+    Accepted,
+    /// The lease was lost: another attempt owns the job, nothing was written.
+    Stale,
+}
+
+/// How many jobs are where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Elements in the interactive inbox.
+    pub inbox: u64,
+    /// Elements in the bulk inbox.
+    pub inbox_bulk: u64,
+    /// Admitted jobs that wait for a worker.
+    pub ready: u64,
+    /// Running.
+    pub leased: u64,
+    /// Waiting for their time.
+    pub delayed: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Ended well since the queue began.
+    pub done: u64,
+    /// Tenants with ready jobs.
+    pub tenants: u64,
+    /// Bytes of documents of living jobs.
+    pub bytes: u64,
+    /// Workers that were heard of lately.
+    pub workers: u64,
+}
+
+/// Why Redis did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// It cannot be reached, or did not answer in time; the call may be repeated.
+    #[error("redis is not available")]
+    Unavailable(#[source] ::redis::RedisError),
+    /// It refuses us: wrong password, missing permission, wrong database.
+    #[error("redis refuses this client")]
+    Refused(#[source] ::redis::RedisError),
+    /// It answered what no release of our scripts answers.
+    #[error("redis answered something unexpected to {what}: {answer}")]
+    Unexpected {
+        /// What was asked.
+        what: &'static str,
+        /// The answer, shortened.
+        answer: String,
+    },
+    /// No connection of the pool came free.
+    #[error("no redis connection came free")]
+    Pool(#[source] deadpool_redis::PoolError),
+    /// The URL cannot be used.
+    #[error("the redis URL cannot be used")]
+    Url(#[source] ::redis::RedisError),
+}
+
+impl QueueError {
+    /// A bounded name for metrics and logs.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Refused(_) => "refused",
+            Self::Unexpected { .. } => "unexpected",
+            Self::Pool(_) => "pool",
+            Self::Url(_) => "url",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) | Self::Pool(_) => {
+                "check that Redis runs and that its host and port can be reached from here (redis-cli -u URL ping)"
+            }
+            Self::Refused(_) => {
+                "check user, password and database number in the URL, and the user's permissions (ACL)"
+            }
+            Self::Unexpected { .. } => {
+                "workers of different releases may share this queue; run the same release everywhere, \
+                 or check that no other program writes keys below tillroll:"
+            }
+            Self::Url(_) => "write it as redis://[[user]:password@]host[:port][/database]",
+        }
+    }
+}
+
+impl From<::redis::RedisError> for QueueError {
+    fn from(error: ::redis::RedisError) -> Self {
+        use ::redis::{ErrorKind, ServerErrorKind};
+        match error.kind() {
+            ErrorKind::InvalidClientConfig => Self::Url(error),
+            ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {
+                Self::Refused(error)
+            }
+            _ if matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM")) => {
+                Self::Refused(error)
+            }
+            ErrorKind::UnexpectedReturnType | ErrorKind::Parse => {
+                Self::Unexpected { what: "a command", answer: error.to_string() }
+            }
+            _ => Self::Unavailable(error),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The blocking reads: elements of the two inboxes, the bell, and commands.
+//!
+//! Three tasks, each with a connection of its own, since a blocking command
+//! stalls whatever shares its connection. They decide nothing: what they read
+//! becomes a message to the dispatcher. An inbox task waits until the
+//! dispatcher is done with its element (the stage holds at most one) before it
+//! takes the next.
+//!
+//! No read blocks for more than [`BLOCK`] on the server, so that a stopped
+//! worker is handed elements for no longer than that; what it was handed is
+//! adopted by others (see [`super`]).
+//!
+//! When Redis is away or full (a blocked `BRPOPLPUSH` fails at once then), the
+//! tasks pause with growing delays and say so to the dispatcher.
+
+use std::time::Duration;
+
+use redis::cmd;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Queue, QueueError};
+use crate::job::Priority;
+
+/// The longest that a read blocks on the server.
+pub const BLOCK: Duration = Duration::from_secs(4);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A command to a worker, pushed as JSON to its control list.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Control {
+    /// Finish what runs, take nothing new, stop.
+    Drain,
+    /// Render at most so many at once; `None` is the configured number.
+    Scale {
+        /// How many.
+        slots: Option<usize>,
+    },
+}
+
+/// What a reader has for the dispatcher.
+#[derive(Debug)]
+pub enum Inbound {
+    /// An element is in this worker's stage; the next is taken once `done` fires.
+    Element {
+        /// Which inbox it came through.
+        inbox: Priority,
+        /// The element as it was pushed.
+        element: Vec<u8>,
+        /// Fired when it has left the stage.
+        done: oneshot::Sender<()>,
+    },
+    /// There may be work to claim.
+    Bell,
+    /// A command.
+    Control(Control),
+    /// A command that could not be read.
+    BadControl(String),
+    /// Redis is away, or refuses.
+    Down(QueueError),
+    /// Redis is back.
+    Up,
+}
+
+/// The running readers. Dropping it stops them; an element that was being read
+/// stays in the stage.
+#[derive(Debug)]
+pub struct Intake {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Intake {
+    /// Starts the readers, which report to `inbound`.
+    #[must_use]
+    pub fn start(queue: &Queue, inbound: &mpsc::Sender<Inbound>) -> Self {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for priority in [Priority::Interactive, Priority::Bulk] {
+            let reader = Reader { queue: queue.clone(), inbound: inbound.clone() };
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                stop.run_until_cancelled(reader.read_inbox(priority)).await.unwrap_or(())
+            });
+        }
+        let reader = Reader { queue: queue.clone(), inbound: inbound.clone() };
+        let stop_signals = stop.clone();
+        tasks.spawn(async move {
+            stop_signals.run_until_cancelled(reader.read_signals()).await.unwrap_or(())
+        });
+        Self { tasks, stop }
+    }
+
+    /// Stops the readers and waits until they are gone.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+struct Reader {
+    queue: Queue,
+    inbound: mpsc::Sender<Inbound>,
+}
+
+/// The dispatcher is gone: so is the reader's reason to be.
+struct NobodyListens;
+
+impl Reader {
+    async fn read_inbox(self, priority: Priority) {
+        let mut pause = Pause::new();
+        loop {
+            let ended = self.inbox_connection(priority, &mut pause).await;
+            if self.paused(ended, &mut pause).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads an inbox over one connection until that fails.
+    async fn inbox_connection(
+        &self,
+        priority: Priority,
+        pause: &mut Pause,
+    ) -> Result<NobodyListens, QueueError> {
+        let keys = self.queue.keys();
+        let (inbox, stage) = (keys.inbox(priority), keys.stage(priority, self.queue.worker()));
+        let mut connection = self.queue.blocking_connection(BLOCK).await?;
+        // An element that was moved while its connection died is still in the stage.
+        let mut left: Option<Vec<u8>> =
+            cmd("LINDEX").arg(&stage).arg(0).query_async(&mut connection).await?;
+        loop {
+            let element = match left.take() {
+                Some(element) => Some(element),
+                None => {
+                    cmd("BRPOPLPUSH")
+                        .arg(&inbox)
+                        .arg(&stage)
+                        .arg(BLOCK.as_secs())
+                        .query_async(&mut connection)
+                        .await?
+                }
+            };
+            if self.up(pause).await.is_err() {
+                return Ok(NobodyListens);
+            }
+            let Some(element) = element else { continue };
+            let (done, left_stage) = oneshot::channel();
+            if self.inbound.send(Inbound::Element { inbox: priority, element, done }).await.is_err()
+            {
+                return Ok(NobodyListens);
+            }
+            // Dropped unfired means that Redis failed meanwhile: look at the stage again.
+            if left_stage.await.is_err() {
+                left = cmd("LINDEX").arg(&stage).arg(0).query_async(&mut connection).await?;
+            }
+        }
+    }
+
+    async fn read_signals(self) {
+        let mut pause = Pause::new();
+        loop {
+            let ended = self.signals_connection(&mut pause).await;
+            if self.paused(ended, &mut pause).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn signals_connection(&self, pause: &mut Pause) -> Result<NobodyListens, QueueError> {
+        let keys = self.queue.keys();
+        let (control, bell) = (keys.control(self.queue.worker()), keys.bell());
+        let mut connection = self.queue.blocking_connection(BLOCK).await?;
+        loop {
+            let heard: Option<(String, String)> = cmd("BLPOP")
+                .arg(&control)
+                .arg(&bell)
+                .arg(BLOCK.as_secs())
+                .query_async(&mut connection)
+                .await?;
+            if self.up(pause).await.is_err() {
+                return Ok(NobodyListens);
+            }
+            let message = match heard {
+                None => continue,
+                Some((key, _)) if key == bell => Inbound::Bell,
+                Some((_, text)) => match serde_json::from_str(&text) {
+                    Ok(command) => Inbound::Control(command),
+                    Err(error) => Inbound::BadControl(error.to_string()),
+                },
+            };
+            if self.inbound.send(message).await.is_err() {
+                return Ok(NobodyListens);
+            }
+        }
+    }
+
+    /// Says that Redis is back, if it was away.
+    async fn up(&self, pause: &mut Pause) -> Result<(), NobodyListens> {
+        if pause.reset() {
+            self.inbound.send(Inbound::Up).await.map_err(|_| NobodyListens)?;
+        }
+        Ok(())
+    }
+
+    /// Says why reading ended, and waits before the next try.
+    async fn paused(
+        &self,
+        ended: Result<NobodyListens, QueueError>,
+        pause: &mut Pause,
+    ) -> Result<(), NobodyListens> {
+        match ended {
+            Ok(nobody) => Err(nobody),
+            Err(error) => {
+                self.inbound.send(Inbound::Down(error)).await.map_err(|_| NobodyListens)?;
+                tokio::time::sleep(pause.next()).await;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Growing delays between tries.
+struct Pause {
+    next: Option<Duration>,
+}
+
+impl Pause {
+    fn new() -> Self {
+        Self { next: None }
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.next.map_or(SHORTEST_PAUSE, |last| (last * 2).min(LONGEST_PAUSE));
+        self.next = Some(pause);
+        pause
+    }
+
+    /// Whether there was anything to get over.
+    fn reset(&mut self) -> bool {
+        self.next.take().is_some()
+    }
+}

@@ -1,0 +1,174 @@
+//! Every Redis key, a function each. All share one hash tag and so live in one
+//! cluster slot.
+
+use crate::job::{Name, Priority};
+
+/// The keys of one queue: the prefix `tillroll:{<queue>}:`, written `P:` in the docs.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// The keys of the queue called `queue`.
+    #[must_use]
+    pub fn new(queue: &str) -> Self {
+        Self { prefix: format!("tillroll:{{{queue}}}:") }
+    }
+
+    /// `P:`, which the scripts get.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    fn at(&self, rest: &str) -> String {
+        format!("{}{rest}", self.prefix)
+    }
+
+    fn of(&self, kind: &str, name: impl std::fmt::Display) -> String {
+        format!("{}{kind}:{name}", self.prefix)
+    }
+
+    /// Where producers push (list).
+    #[must_use]
+    pub fn inbox(&self, priority: Priority) -> String {
+        match priority {
+            Priority::Interactive => self.at("in"),
+            Priority::Bulk => self.at("in:bulk"),
+        }
+    }
+
+    /// The one element of an inbox that is in a worker's hands (list).
+    #[must_use]
+    pub fn stage(&self, priority: Priority, worker: &str) -> String {
+        match priority {
+            Priority::Interactive => self.of("stage", worker),
+            Priority::Bulk => self.of("stage:bulk", worker),
+        }
+    }
+
+    /// A job's record (hash).
+    #[must_use]
+    pub fn job(&self, name: &Name) -> String {
+        self.of("job", name)
+    }
+
+    /// A job's element as it was pushed, moved here by RENAME (list of one).
+    #[must_use]
+    pub fn document(&self, name: &Name) -> String {
+        self.of("doc", name)
+    }
+
+    /// A job's reply (list of one).
+    #[must_use]
+    pub fn reply(&self, name: &Name) -> String {
+        self.of("reply", name)
+    }
+
+    /// A stored PDF (string).
+    #[must_use]
+    pub fn pdf(&self, name: &Name) -> String {
+        self.of("pdf", name)
+    }
+
+    /// The reply line of a stored PDF, for those who ask again (string).
+    #[must_use]
+    pub fn result(&self, name: &Name) -> String {
+        self.of("result", name)
+    }
+
+    /// A result on its way into `finish` (list or string).
+    #[must_use]
+    pub fn out(&self, token: &str) -> String {
+        self.of("out", token)
+    }
+
+    /// Replies of elements whose job could not be read (list, capped).
+    #[must_use]
+    pub fn malformed(&self) -> String {
+        self.at("malformed")
+    }
+
+    /// Tenants with ready jobs, by virtual time (sorted set).
+    #[must_use]
+    pub fn ring(&self, priority: Priority) -> String {
+        self.of("ring", priority.as_str())
+    }
+
+    /// Names under lease, by expiry (sorted set).
+    #[must_use]
+    pub fn leased(&self) -> String {
+        self.at("leased")
+    }
+
+    /// Names that wait for their time (sorted set).
+    #[must_use]
+    pub fn delayed(&self) -> String {
+        self.at("delayed")
+    }
+
+    /// Dead letters, by time of death (sorted set).
+    #[must_use]
+    pub fn dead(&self) -> String {
+        self.at("dead")
+    }
+
+    /// One token at most: there is work (list).
+    #[must_use]
+    pub fn bell(&self) -> String {
+        self.at("bell")
+    }
+
+    /// Commands to one worker (list).
+    #[must_use]
+    pub fn control(&self, worker: &str) -> String {
+        self.of("ctl", worker)
+    }
+
+    /// Workers by their last heartbeat (sorted set).
+    #[must_use]
+    pub fn workers(&self) -> String {
+        self.at("workers")
+    }
+
+    /// What a worker says of itself (string, JSON).
+    #[must_use]
+    pub fn worker(&self, worker: &str) -> String {
+        self.of("worker", worker)
+    }
+
+    /// The leases of one worker: token → name (hash).
+    #[must_use]
+    pub fn claims(&self, worker: &str) -> String {
+        self.of("claims", worker)
+    }
+
+    /// Counters and virtual times (hash).
+    #[must_use]
+    pub fn state(&self) -> String {
+        self.at("state")
+    }
+
+    /// What happened: names and codes only (stream, bounded).
+    #[must_use]
+    pub fn events(&self) -> String {
+        self.at("events")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_those_of_the_contract() {
+        let keys = Keys::new("receipts");
+        let name = Name::parse("acme/r-1").unwrap();
+        assert_eq!(keys.inbox(Priority::Interactive), "tillroll:{receipts}:in");
+        assert_eq!(keys.inbox(Priority::Bulk), "tillroll:{receipts}:in:bulk");
+        assert_eq!(keys.stage(Priority::Bulk, "w1"), "tillroll:{receipts}:stage:bulk:w1");
+        assert_eq!(keys.reply(&name), "tillroll:{receipts}:reply:acme/r-1");
+        assert_eq!(keys.pdf(&name), "tillroll:{receipts}:pdf:acme/r-1");
+    }
+}
