@@ -43,6 +43,11 @@ impl Name {
         Self { tenant, id }
     }
 
+    /// What stands in the reply to an element whose name could not be read.
+    pub(crate) fn unnamed() -> Self {
+        Self { tenant: "default".to_owned(), id: String::new() }
+    }
+
     /// Reads `<tenant>/<id>`; `None` where either part is not a valid token.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -1,1 +1,308 @@
-//! (module memory)
+//! Memory: whether there is room to start another render.
+//!
+//! The seam is [`Governor::admit`]: the worker claims a job only with a
+//! [`Permit`] in hand, and a permit gives its bytes back when it is dropped.
+//! In this release the governor is a plain bound, checked twice:
+//!
+//! 1. at start: how many renders and warm contexts fit into the budget
+//!    ([`Plan`], pure);
+//! 2. at each admission: whether what is really free still covers one more
+//!    render beyond the reserve. If nothing runs, one is let in all the same,
+//!    so that the worker never stands still for good.
+
+pub mod probe;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use probe::{Memory, Probe, ProbeError};
+
+/// What one browser takes without any page: browser, GPU, network and zygote
+/// processes (measured 130 to 160 MB of private and shared memory).
+pub const BROWSER_BYTES: u64 = 170 << 20;
+/// What a warm, idle context takes until it is trimmed (measured 25 to 70 MB).
+pub const CONTEXT_BYTES: u64 = 48 << 20;
+/// What the worker process itself takes under load.
+pub const WORKER_BYTES: u64 = 30 << 20;
+/// No more contexts than this in one browser.
+pub const MAX_CONTEXTS: usize = 256;
+
+/// What the operator decided, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// The most that worker and Chromium may use; all that is free where `None`.
+    pub limit: Option<u64>,
+    /// What stays free for the neighbours.
+    pub reserve: u64,
+    /// What one render takes at its peak.
+    pub per_render: u64,
+    /// Renders at once that the cores can use.
+    pub slots: usize,
+}
+
+/// How the budget is spent. Pure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Plan {
+    /// Bytes that worker and Chromium may use together.
+    pub budget: u64,
+    /// Renders at once.
+    pub slots: usize,
+    /// Contexts alive at once, idle ones included.
+    pub contexts: usize,
+}
+
+/// Not even one renderer fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "there is no memory for one renderer: {} MiB are needed, {} MiB are there after the reserve",
+    needed >> 20,
+    budget >> 20
+)]
+pub struct TooSmall {
+    /// Bytes needed for the worker, one browser and one render.
+    pub needed: u64,
+    /// Bytes there.
+    pub budget: u64,
+}
+
+impl TooSmall {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> String {
+        format!(
+            "free {} MiB more, raise memory.limit, or lower memory.reserve or memory.per_render",
+            (self.needed.saturating_sub(self.budget) >> 20) + 1
+        )
+    }
+}
+
+impl Plan {
+    /// Spends what is free now.
+    ///
+    /// # Errors
+    /// Where not even one render fits.
+    pub fn new(settings: &Settings, free: u64) -> Result<Self, TooSmall> {
+        let free = free.saturating_sub(settings.reserve);
+        let budget = settings.limit.map_or(free, |limit| limit.min(free));
+        let fixed = BROWSER_BYTES + WORKER_BYTES;
+        let needed = fixed + settings.per_render;
+        if budget < needed {
+            return Err(TooSmall { needed, budget });
+        }
+        let for_renders = budget - fixed;
+        let fitting = usize::try_from(for_renders / settings.per_render.max(1)).unwrap_or(usize::MAX);
+        let slots = settings.slots.clamp(1, fitting.max(1));
+        let rest = for_renders.saturating_sub(slots as u64 * settings.per_render);
+        let idle = usize::try_from(rest / CONTEXT_BYTES).unwrap_or(usize::MAX);
+        Ok(Self { budget, slots, contexts: slots.saturating_add(idle).min(MAX_CONTEXTS) })
+    }
+}
+
+/// Decides whether a render may start. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Governor {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    probe: Probe,
+    settings: Settings,
+    plan: Plan,
+    slots: AtomicUsize,
+    running: AtomicUsize,
+    last: Mutex<Option<Memory>>,
+}
+
+/// Why nothing is admitted now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// All slots are taken.
+    Slots,
+    /// Too little memory is free: `(free, needed)`, in bytes.
+    Memory {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that have to be free.
+        needed: u64,
+    },
+}
+
+impl Governor {
+    /// Measures once and plans.
+    ///
+    /// # Errors
+    /// Where memory cannot be measured, or is too small.
+    pub fn new(probe: Probe, settings: Settings) -> Result<Self, GovernorError> {
+        let memory = probe.read()?;
+        let plan = Plan::new(&settings, memory.free())?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                probe,
+                settings,
+                plan,
+                slots: AtomicUsize::new(plan.slots),
+                running: AtomicUsize::new(0),
+                last: Mutex::new(Some(memory)),
+            }),
+        })
+    }
+
+    /// How the budget is spent.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        self.shared.plan
+    }
+
+    /// Renders at once, now.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.shared.slots.load(Ordering::Relaxed)
+    }
+
+    /// Changes how many may render at once, within the plan; `None` is the plan's number.
+    pub fn scale(&self, slots: Option<usize>) {
+        let most = self.shared.plan.slots;
+        self.shared.slots.store(slots.map_or(most, |slots| slots.clamp(1, most)), Ordering::Relaxed);
+    }
+
+    /// What was measured last.
+    #[must_use]
+    pub fn memory(&self) -> Option<Memory> {
+        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a render that just ended may be followed by another under the
+    /// same permit: its warm page is paid for, so only the reserve must be free.
+    #[must_use]
+    pub fn may_continue(&self) -> bool {
+        let shared = &self.shared;
+        shared.running.load(Ordering::Relaxed) <= self.slots()
+            && self.measure().is_none_or(|memory| memory.free() >= shared.settings.reserve)
+    }
+
+    /// Measures; a machine whose memory cannot be read any more is planned for as at the start.
+    fn measure(&self) -> Option<Memory> {
+        let memory = self.shared.probe.read().ok()?;
+        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);
+        Some(memory)
+    }
+
+    /// Lets one more render start, if there is room.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn admit(&self) -> Result<Permit, Refusal> {
+        let shared = &self.shared;
+        let running = shared.running.load(Ordering::Relaxed);
+        if running >= self.slots() {
+            return Err(Refusal::Slots);
+        }
+        if let Some(memory) = self.measure() {
+            let needed = shared.settings.reserve + shared.settings.per_render;
+            if memory.free() < needed && running > 0 {
+                return Err(Refusal::Memory { free: memory.free(), needed });
+            }
+        }
+        shared.running.fetch_add(1, Ordering::Relaxed);
+        Ok(Permit { shared: Arc::clone(shared) })
+    }
+}
+
+/// The right to run one render. Dropping it gives its memory back.
+#[derive(Debug)]
+pub struct Permit {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.shared.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why there is no governor.
+#[derive(Debug, thiserror::Error)]
+pub enum GovernorError {
+    /// Memory cannot be measured.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// There is too little.
+    #[error(transparent)]
+    TooSmall(#[from] TooSmall),
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn settings(slots: usize) -> Settings {
+        Settings { limit: None, reserve: 128 * MIB, per_render: 96 * MIB, slots }
+    }
+
+    #[test]
+    fn a_machine_without_room_for_one_is_told_how_much_is_missing() {
+        let error = Plan::new(&settings(3), 300 * MIB).unwrap_err();
+        assert_eq!(error.needed, 296 * MIB);
+        assert_eq!(error.budget, 172 * MIB);
+        assert!(error.remedy().contains("125 MiB"), "{}", error.remedy());
+    }
+
+    #[test]
+    fn slots_follow_the_cores_until_memory_is_short() {
+        assert_eq!(Plan::new(&settings(3), 4096 * MIB).unwrap().slots, 3);
+        assert_eq!(Plan::new(&settings(3), 600 * MIB).unwrap().slots, 2);
+    }
+
+    proptest! {
+        #[test]
+        fn a_plan_never_exceeds_its_budget(free in 0u64..64_000, limit in prop::option::of(0u64..64_000),
+                                           reserve in 0u64..2_000, per_render in 1u64..2_000, slots in 1usize..64) {
+            let settings = Settings { limit: limit.map(|l| l * MIB), reserve: reserve * MIB,
+                                      per_render: per_render * MIB, slots };
+            if let Ok(plan) = Plan::new(&settings, free * MIB) {
+                prop_assert!(plan.slots >= 1 && plan.slots <= slots && plan.contexts >= plan.slots);
+                let spent = BROWSER_BYTES + WORKER_BYTES + plan.slots as u64 * settings.per_render
+                    + (plan.contexts - plan.slots) as u64 * CONTEXT_BYTES;
+                prop_assert!(spent <= plan.budget);
+                prop_assert!(plan.budget + settings.reserve <= free * MIB);
+            }
+        }
+    }
+
+    #[test]
+    fn permits_are_bounded_and_come_back() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
+        std::fs::write(root.path().join("proc/meminfo"), "MemTotal: 4096000 kB\nMemAvailable: 4000000 kB\n").unwrap();
+        let governor = Governor::new(Probe::at(root.path()), settings(2)).unwrap();
+        let one = governor.admit().unwrap();
+        let _two = governor.admit().unwrap();
+        assert_eq!(governor.admit().unwrap_err(), Refusal::Slots);
+        drop(one);
+        let one = governor.admit().unwrap();
+        governor.scale(Some(1));
+        drop(one);
+        assert_eq!(governor.admit().unwrap_err(), Refusal::Slots);
+    }
+
+    #[test]
+    fn low_memory_refuses_all_but_the_first() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
+        let free = |kb: u64| {
+            std::fs::write(root.path().join("proc/meminfo"), format!("MemAvailable: {kb} kB\n")).unwrap();
+        };
+        free(4_000_000);
+        let governor = Governor::new(Probe::at(root.path()), settings(3)).unwrap();
+        free(100_000);
+        let _first = governor.admit().unwrap();
+        assert!(matches!(governor.admit().unwrap_err(), Refusal::Memory { .. }));
+        free(4_000_000);
+        assert!(governor.admit().is_ok());
+    }
+}

@@ -16,7 +16,7 @@
 use std::time::Duration;
 
 use redis::cmd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,8 @@ use crate::job::Priority;
 
 /// The longest that a read blocks on the server.
 pub const BLOCK: Duration = Duration::from_secs(4);
+/// A worker that has room again listens to the bell after this long at most.
+const SIGNALS_BLOCK_SECS: u64 = 1;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -74,9 +76,10 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Starts the readers, which report to `inbound`.
+    /// Starts the readers, which report to `inbound`. The bell is listened to
+    /// while `room` says so: a full worker leaves it to an idle one.
     #[must_use]
-    pub fn start(queue: &Queue, inbound: &mpsc::Sender<Inbound>) -> Self {
+    pub fn start(queue: &Queue, inbound: &mpsc::Sender<Inbound>, room: watch::Receiver<bool>) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for priority in [Priority::Interactive, Priority::Bulk] {
@@ -89,7 +92,7 @@ impl Intake {
         let reader = Reader { queue: queue.clone(), inbound: inbound.clone() };
         let stop_signals = stop.clone();
         tasks.spawn(async move {
-            stop_signals.run_until_cancelled(reader.read_signals()).await.unwrap_or(())
+            stop_signals.run_until_cancelled(reader.read_signals(room)).await.unwrap_or(())
         });
         Self { tasks, stop }
     }
@@ -160,27 +163,31 @@ impl Reader {
         }
     }
 
-    async fn read_signals(self) {
+    async fn read_signals(self, room: watch::Receiver<bool>) {
         let mut pause = Pause::new();
         loop {
-            let ended = self.signals_connection(&mut pause).await;
+            let ended = self.signals_connection(&room, &mut pause).await;
             if self.paused(ended, &mut pause).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn signals_connection(&self, pause: &mut Pause) -> Result<NobodyListens, QueueError> {
+    async fn signals_connection(
+        &self,
+        room: &watch::Receiver<bool>,
+        pause: &mut Pause,
+    ) -> Result<NobodyListens, QueueError> {
         let keys = self.queue.keys();
         let (control, bell) = (keys.control(self.queue.worker()), keys.bell());
         let mut connection = self.queue.blocking_connection(BLOCK).await?;
         loop {
-            let heard: Option<(String, String)> = cmd("BLPOP")
-                .arg(&control)
-                .arg(&bell)
-                .arg(BLOCK.as_secs())
-                .query_async(&mut connection)
-                .await?;
+            let mut listen = cmd("BLPOP");
+            listen.arg(&control);
+            if *room.borrow() {
+                listen.arg(&bell);
+            }
+            let heard: Option<(String, String)> = listen.arg(SIGNALS_BLOCK_SECS).query_async(&mut connection).await?;
             if self.up(pause).await.is_err() {
                 return Ok(NobodyListens);
             }

@@ -50,6 +50,9 @@ pub struct Rendered {
 /// A boxed future, as [`Render`] returns it.
 pub type RenderFuture<'a> = Pin<Box<dyn Future<Output = Result<Rendered, Failure>> + Send + 'a>>;
 
+/// Whether a renderer can take work, or a sentence that says why not.
+pub type Readiness = Result<(), String>;
+
 /// What turns documents into PDFs.
 ///
 /// Dropping the future abandons the render: whatever it used is destroyed, not
@@ -59,4 +62,7 @@ pub type RenderFuture<'a> = Pin<Box<dyn Future<Output = Result<Rendered, Failure
 pub trait Render: Send + Sync + 'static {
     /// Renders one document.
     fn render(&self, request: RenderRequest) -> RenderFuture<'_>;
+
+    /// Whether it can take work now, or why not; changes as browsers come and go.
+    fn readiness(&self) -> tokio::sync::watch::Receiver<Readiness>;
 }

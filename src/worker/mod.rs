@@ -1,1 +1,219 @@
-//! (module worker)
+//! The worker: ties queue, governor and renderer together.
+//!
+//! One task owns the state (see [`dispatcher`]): it receives events, lets the
+//! dispatcher decide, and has the effects carried out ([`effects`]), each of
+//! which reports back. Three clocks feed it: a tick each second (housekeeping,
+//! and the poll behind the bell), the heartbeat, and the drain timer.
+//!
+//! ```text
+//! readers ──┐                       ┌──▶ admit, claim, settle, renew (Redis)
+//! signals ──┼─▶ events ─▶ dispatcher┤
+//! clocks  ──┘      ▲                └──▶ attempts (renderer)
+//!                  └───────────────────────────┘
+//! ```
+
+mod attempt;
+pub mod dispatcher;
+mod effects;
+pub mod event;
+pub mod snapshot;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::task::TaskTracker;
+
+pub use dispatcher::{Phase, Tally};
+pub use event::Stop;
+pub use snapshot::Snapshot;
+
+use self::attempt::Attempt;
+use self::dispatcher::Dispatcher;
+use self::effects::Effects;
+use self::event::{Effect, Event};
+use crate::memory::Governor;
+use crate::metrics;
+use crate::queue::{Intake, Queue};
+use crate::renderer::Render;
+
+/// Events that may wait; a job causes about four.
+const EVENTS: usize = 1024;
+const INBOUND: usize = 16;
+const TICK: Duration = Duration::from_secs(1);
+
+/// How a worker behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a lease holds without a heartbeat.
+    pub lease: Duration,
+    /// How often leases are renewed.
+    pub heartbeat: Duration,
+    /// How long what runs may take to finish once the worker stops.
+    pub drain: Duration,
+    /// No job may render for longer.
+    pub max_timeout: Duration,
+}
+
+/// A worker, ready to run.
+pub struct Worker {
+    queue: Queue,
+    renderer: Arc<dyn Render>,
+    governor: Governor,
+    settings: Settings,
+    stop: mpsc::Receiver<Stop>,
+    snapshot: watch::Sender<Snapshot>,
+}
+
+impl Worker {
+    /// A worker on these parts; `stop` tells it to end, `snapshot` is kept up to date.
+    #[must_use]
+    pub fn new(
+        queue: Queue,
+        renderer: Arc<dyn Render>,
+        governor: Governor,
+        settings: Settings,
+        stop: mpsc::Receiver<Stop>,
+        snapshot: watch::Sender<Snapshot>,
+    ) -> Self {
+        Self { queue, renderer, governor, settings, stop, snapshot }
+    }
+
+    /// Runs until it is told to stop and everything has ended.
+    pub async fn run(mut self) -> Tally {
+        let (events, mut reported) = mpsc::channel(EVENTS);
+        let (inbound, mut read) = mpsc::channel(INBOUND);
+        let (room, room_seen) = watch::channel(false);
+        let effects = Effects {
+            attempt: Attempt {
+                queue: self.queue.clone(),
+                renderer: Arc::clone(&self.renderer),
+                max_timeout: self.settings.max_timeout,
+            },
+            events,
+            tasks: TaskTracker::new(),
+            lease: self.settings.lease,
+        };
+        let mut dispatcher = Dispatcher::new(self.governor.clone());
+        let mut readiness = self.renderer.readiness();
+        readiness.mark_changed();
+        // Heard of before the first element is taken, so that its stage is never an unknown worker's.
+        let first = self.queue.renew(&[], &self.describe(&dispatcher)).await;
+        let mut intake = Some(Intake::start(&self.queue, &inbound, room_seen));
+        let mut wanted = dispatcher.handle(Event::Beat(first));
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = tokio::time::interval_at(Instant::now() + self.settings.heartbeat, self.settings.heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
+        loop {
+            let ended = self.perform(wanted, &effects, &dispatcher, &mut intake).await;
+            room.send_if_modified(|room| std::mem::replace(room, dispatcher.has_room()) != *room);
+            if ended {
+                break;
+            }
+            let event = tokio::select! {
+                Some(event) = reported.recv() => event,
+                Some(inbound) = read.recv() => Event::Inbound(inbound),
+                Some(stop) = self.stop.recv() => Event::Stop(stop),
+                Ok(()) = readiness.changed() => Event::Renderer(readiness.borrow_and_update().clone()),
+                _ = tick.tick() => {
+                    self.publish(&dispatcher);
+                    Event::Tick
+                }
+                _ = beat.tick() => {
+                    wanted = dispatcher.beat().into_iter().collect();
+                    continue;
+                }
+            };
+            let before = (dispatcher.phase(), dispatcher.renderer().is_ok(), dispatcher.redis().is_ok());
+            wanted = dispatcher.handle(event);
+            if before != (dispatcher.phase(), dispatcher.renderer().is_ok(), dispatcher.redis().is_ok()) {
+                self.publish(&dispatcher);
+            }
+        }
+        if let Err(error) = self.queue.leave().await {
+            tracing::warn!(error = %chain(&error), "could not say goodbye; this worker is forgotten later");
+        }
+        self.publish(&dispatcher);
+        dispatcher.tally()
+    }
+
+    /// Has the effects carried out; true once the worker is done.
+    async fn perform(
+        &self,
+        wanted: Vec<Effect>,
+        effects: &Effects,
+        dispatcher: &Dispatcher,
+        intake: &mut Option<Intake>,
+    ) -> bool {
+        for effect in wanted {
+            match effect {
+                Effect::Offer { inbox, element, done, permit } => effects.offer(inbox, element, done, permit),
+                Effect::Claim { permit } => effects.claim(permit),
+                Effect::Run { attempt, work, cancel } => effects.run(attempt, *work, cancel),
+                Effect::Settle { attempt, lease, verdict, claim_next } => {
+                    effects.settle(attempt, lease, verdict, claim_next);
+                }
+                Effect::Beat(leases) => effects.beat(leases, self.describe(dispatcher)),
+                Effect::Housekeep => effects.housekeep(),
+                Effect::StopIntake => {
+                    if let Some(intake) = intake.take() {
+                        intake.stop().await;
+                    }
+                }
+                Effect::StartDrainTimer => effects.timer(self.settings.drain),
+                Effect::Finish => return true,
+            }
+        }
+        metrics::renders(dispatcher.running(), self.governor.slots());
+        false
+    }
+
+    /// What the heartbeat says of this worker, for `tillroll status`.
+    fn describe(&self, dispatcher: &Dispatcher) -> String {
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "phase": dispatcher.phase(),
+            "slots": self.governor.slots(),
+            "running": dispatcher.running(),
+            "renderer": dispatcher.renderer().as_ref().err(),
+            "tally": dispatcher.tally(),
+        })
+        .to_string()
+    }
+
+    fn publish(&self, dispatcher: &Dispatcher) {
+        let plan = self.governor.plan();
+        let memory = self.governor.memory();
+        metrics::memory(plan.budget, memory.map(|memory| memory.free()));
+        self.snapshot.send_modify(|snapshot| {
+            snapshot.phase = dispatcher.phase();
+            snapshot.redis = dispatcher.redis().clone();
+            snapshot.renderer = dispatcher.renderer().clone();
+            snapshot.slots = self.governor.slots();
+            snapshot.running = dispatcher.running();
+            snapshot.tally = dispatcher.tally();
+            snapshot.plan = plan;
+            snapshot.memory = memory;
+            snapshot.answered_at = Instant::now();
+        });
+    }
+}
+
+/// An error and its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,239 @@
+//! How much memory is really free: the tightest of `MemAvailable` and of every
+//! cgroup limit above this process, versions 1 and 2.
+//!
+//! A cgroup's usage counts the page cache; what matters is the working set:
+//! usage minus inactive file pages, which the kernel gives back when asked.
+//! On hybrid machines both versions are mounted; the one that has a memory
+//! controller counts. The root directory is a parameter, so that fixture trees
+//! can stand in for `/`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One reading, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Memory {
+    /// `MemAvailable` of the machine.
+    pub available: u64,
+    /// Limit and working set of the tightest cgroup, if one has a limit.
+    pub cgroup: Option<Cgroup>,
+}
+
+/// A cgroup with a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Cgroup {
+    /// Its limit.
+    pub limit: u64,
+    /// What is used and cannot be given back at once.
+    pub working_set: u64,
+}
+
+impl Memory {
+    /// What can still be taken.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        let in_cgroup = self.cgroup.map_or(u64::MAX, |group| group.limit.saturating_sub(group.working_set));
+        self.available.min(in_cgroup)
+    }
+}
+
+/// Memory cannot be measured.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot tell how much memory is free: {what} in {}", path.display())]
+pub struct ProbeError {
+    path: PathBuf,
+    what: &'static str,
+    #[source]
+    source: Option<std::io::Error>,
+}
+
+/// Reads memory below a root directory.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    root: PathBuf,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self::at("/")
+    }
+}
+
+impl Probe {
+    /// A probe of the machine whose `/proc` and `/sys` stand below `root`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Reads now (some 50 µs).
+    ///
+    /// # Errors
+    /// Where `/proc/meminfo` has no `MemAvailable`. A cgroup that cannot be read counts as none.
+    pub fn read(&self) -> Result<Memory, ProbeError> {
+        let path = self.root.join("proc/meminfo");
+        let text = fs::read_to_string(&path).map_err(|source| ProbeError {
+            path: path.clone(),
+            what: "reading failed",
+            source: Some(source),
+        })?;
+        let available = meminfo_available(&text)
+            .ok_or(ProbeError { path, what: "there is no MemAvailable", source: None })?;
+        Ok(Memory { available, cgroup: self.tightest() })
+    }
+
+    /// The cgroup above this process that has the least room.
+    fn tightest(&self) -> Option<Cgroup> {
+        let text = fs::read_to_string(self.root.join("proc/self/cgroup")).ok()?;
+        let lines: Vec<(&str, &str)> = text
+            .lines()
+            .filter_map(|line| line.split_once(':')?.1.split_once(':'))
+            .collect();
+        let v1 = lines.iter().find(|(controllers, _)| controllers.split(',').any(|c| c == "memory"));
+        let v2 = lines.iter().find(|(controllers, _)| controllers.is_empty());
+        let (base, path, read): (PathBuf, &str, fn(&Path) -> Option<Cgroup>) = match (v1, v2) {
+            (Some((_, path)), _) => (self.root.join("sys/fs/cgroup/memory"), path, read_v1),
+            (None, Some((_, path))) => {
+                let unified = self.root.join("sys/fs/cgroup/unified");
+                let plain = self.root.join("sys/fs/cgroup");
+                (if unified.is_dir() { unified } else { plain }, path, read_v2)
+            }
+            (None, None) => return None,
+        };
+        // In a container the path may be the host's: then only the mount's root is ours.
+        let own = base.join(path.trim_start_matches('/'));
+        let start = if own.is_dir() { own } else { base.clone() };
+        start
+            .ancestors()
+            .take_while(|dir| dir.starts_with(&base))
+            .filter_map(read)
+            .min_by_key(|group| group.limit.saturating_sub(group.working_set))
+    }
+}
+
+fn meminfo_available(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kb| kb.saturating_mul(1024))
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn stat(dir: &Path, field: &str) -> Option<u64> {
+    let text = fs::read_to_string(dir.join("memory.stat")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(field)?.trim().parse().ok())
+}
+
+fn read_v1(dir: &Path) -> Option<Cgroup> {
+    let limit = number(&dir.join("memory.limit_in_bytes"))?;
+    // The kernel's "no limit" is the largest number of whole pages.
+    if limit >= i64::MAX as u64 - (1 << 20) {
+        return None;
+    }
+    let usage = number(&dir.join("memory.usage_in_bytes"))?;
+    let inactive = stat(dir, "total_inactive_file ").unwrap_or(0);
+    Some(Cgroup { limit, working_set: usage.saturating_sub(inactive) })
+}
+
+fn read_v2(dir: &Path) -> Option<Cgroup> {
+    let max = number(&dir.join("memory.max"));
+    let high = number(&dir.join("memory.high"));
+    let limit = [max, high].into_iter().flatten().min()?;
+    let usage = number(&dir.join("memory.current"))?;
+    let inactive = stat(dir, "inactive_file ").unwrap_or(0);
+    Some(Cgroup { limit, working_set: usage.saturating_sub(inactive) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new(cgroup: &str) -> Self {
+            let tree = Self(tempfile::tempdir().unwrap());
+            tree.file("proc/meminfo", "MemFree: 1 kB\nMemAvailable:    2000000 kB\n");
+            tree.file("proc/self/cgroup", cgroup);
+            tree
+        }
+
+        fn file(&self, path: &str, text: &str) {
+            let path = self.0.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn v1(&self, dir: &str, limit: &str, usage: u64, inactive: u64) {
+            let dir = format!("sys/fs/cgroup/memory/{dir}");
+            self.file(&format!("{dir}/memory.limit_in_bytes"), limit);
+            self.file(&format!("{dir}/memory.usage_in_bytes"), &usage.to_string());
+            self.file(
+                &format!("{dir}/memory.stat"),
+                &format!("inactive_file 7\ntotal_inactive_file {inactive}\n"),
+            );
+        }
+
+        fn v2(&self, dir: &str, max: &str, high: &str, usage: u64, inactive: u64) {
+            let dir = format!("sys/fs/cgroup/{dir}");
+            self.file(&format!("{dir}/memory.max"), max);
+            self.file(&format!("{dir}/memory.high"), high);
+            self.file(&format!("{dir}/memory.current"), &usage.to_string());
+            self.file(&format!("{dir}/memory.stat"), &format!("file 1\ninactive_file {inactive}\n"));
+        }
+
+        fn read(&self) -> Memory {
+            Probe::at(self.0.path()).read().unwrap()
+        }
+    }
+
+    const NO_LIMIT: &str = "9223372036854771712";
+
+    #[test]
+    fn without_a_cgroup_limit_the_machine_counts() {
+        let tree = Tree::new("4:memory:/app\n0::/\n");
+        tree.v1("app", NO_LIMIT, 5, 0);
+        assert_eq!(tree.read(), Memory { available: 2_048_000_000, cgroup: None });
+        assert_eq!(tree.read().free(), 2_048_000_000);
+    }
+
+    #[test]
+    fn version_1_counts_the_working_set_also_on_a_hybrid_machine() {
+        let tree = Tree::new("4:memory:/app\n0::/\n");
+        tree.file("sys/fs/cgroup/unified/cgroup.procs", "");
+        tree.v1("app", "1000000", 900_000, 300_000);
+        assert_eq!(tree.read().free(), 400_000);
+    }
+
+    #[test]
+    fn version_2_takes_the_lower_of_max_and_high() {
+        let tree = Tree::new("0::/app\n");
+        tree.v2("app", "2000000", "1000000", 900_000, 300_000);
+        assert_eq!(tree.read().free(), 400_000);
+        tree.v2("app", "2000000", "max", 900_000, 300_000);
+        assert_eq!(tree.read().free(), 1_400_000);
+    }
+
+    #[test]
+    fn the_tightest_ancestor_counts() {
+        let tree = Tree::new("0::/outer/inner\n");
+        tree.v2("outer/inner", "max", "max", 10, 0);
+        tree.v2("outer", "5000", "max", 4000, 0);
+        assert_eq!(tree.read().free(), 1000);
+    }
+
+    #[test]
+    fn in_a_container_the_mounts_root_is_ours() {
+        let tree = Tree::new("4:memory:/docker/0123\n");
+        tree.v1("", "700000", 100_000, 0);
+        assert_eq!(tree.read().free(), 600_000);
+    }
+
+    #[test]
+    fn without_mem_available_the_error_names_the_file() {
+        let tree = Tree::new("");
+        tree.file("proc/meminfo", "MemFree: 1 kB\n");
+        let error = Probe::at(tree.0.path()).read().unwrap_err().to_string();
+        assert!(error.contains("MemAvailable") && error.contains("proc/meminfo"), "{error}");
+    }
+}

@@ -1,0 +1,314 @@
+//! One attempt: from a claimed job to a verdict. Settling is the dispatcher's.
+//!
+//! ```text
+//! claimed ─▶ document in hand, or read and checked again ─▶ render ─▶ verdict
+//! ```
+//!
+//! Each step can end it: the document is gone (`body_lost`), the deadline has
+//! passed (`expired`), too many workers died of it (`poison`), the render
+//! failed (see [`crate::retry`]), the worker stops or has lost the lease
+//! (released; a lost lease is refused by Redis).
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::event::{Verdict, Work};
+use crate::failure::{Class, Failure};
+use crate::job::reply::{Place, ReplyError, Timings};
+use crate::job::{Job, Name, Output, Reply, Status};
+use crate::metrics;
+use crate::queue::{Claimed, Ending, Queue};
+use crate::renderer::{Render, RenderRequest, Rendered};
+use crate::retry::{self, Disposition};
+
+/// A job that so many workers died of is buried.
+const MAX_CRASHES: u32 = 5;
+/// A larger PDF is refused: a reply travels as one Redis element.
+const MAX_PDF_BYTES: usize = 128 * 1024 * 1024;
+
+/// What an attempt needs of its worker.
+#[derive(Clone)]
+pub(super) struct Attempt {
+    pub(super) queue: Queue,
+    pub(super) renderer: Arc<dyn Render>,
+    /// No job may render for longer.
+    pub(super) max_timeout: Duration,
+}
+
+impl Attempt {
+    /// Runs it to its verdict; logs it in one line.
+    pub(super) async fn run(&self, work: &Work, cancel: &CancellationToken) -> Verdict {
+        let started = Instant::now();
+        let claimed = &work.claimed;
+        let step = async {
+            let job = match self.job(work).await {
+                Ok(job) => job,
+                Err(verdict) => return verdict,
+            };
+            self.attempt(claimed, job, started).await
+        };
+        match cancel.run_until_cancelled(step).await {
+            Some(verdict) => verdict,
+            None => {
+                tracing::info!(job = %claimed.lease.name(), "released unfinished");
+                Verdict::Retry { delay: Duration::ZERO, counted: false, code: "released" }
+            }
+        }
+    }
+
+    /// The job: as it was admitted here, or read from Redis and checked again.
+    async fn job(&self, work: &Work) -> Result<Arc<Job>, Verdict> {
+        if let Some(job) = &work.job {
+            return Ok(Arc::clone(job));
+        }
+        let claimed = &work.claimed;
+        let name = claimed.lease.name();
+        let element = match self.queue.element(name).await {
+            Ok(Some(element)) => element,
+            Ok(None) => {
+                let failure = Failure::new(
+                    Class::Dependency,
+                    "body_lost",
+                    "the document is no longer in Redis",
+                    "set maxmemory-policy to noeviction, and send the job again",
+                );
+                return Err(self.bury_unread(claimed, &failure));
+            }
+            Err(error) => {
+                tracing::warn!(job = %name, error = %super::chain(&error), "the document could not be read");
+                return Err(Verdict::Retry { delay: Duration::ZERO, counted: false, code: "redis_unavailable" });
+            }
+        };
+        match crate::job::parse(&element, claimed.priority, || name.id().to_owned()) {
+            Ok(job) => Ok(Arc::new(job)),
+            Err(rejection) => {
+                let problem = rejection.problem;
+                let failure = Failure::new(Class::Input, problem.code, problem.message, problem.remedy);
+                Err(self.bury_unread(claimed, &failure))
+            }
+        }
+    }
+
+    async fn attempt(&self, claimed: &Claimed, job: Arc<Job>, started: Instant) -> Verdict {
+        if claimed.expired {
+            let failure = Failure::new(
+                Class::Resource,
+                "expired",
+                "the job had not started when its deadline passed",
+                "give a longer deadline_ms, or add workers",
+            );
+            return self.end(claimed, &job, Status::Expired, &failure, Duration::ZERO);
+        }
+        if claimed.crashes >= MAX_CRASHES {
+            let failure = Failure::new(
+                Class::Renderer,
+                "poison",
+                format!("{} workers died or were cut off while they rendered this job", claimed.crashes),
+                "look for what makes the document so heavy, and try it with `tillroll render`",
+            );
+            return self.end(claimed, &job, Status::Dead, &failure, Duration::ZERO);
+        }
+        let mut options = job.options.clone();
+        options.timeout = options.timeout.min(self.max_timeout);
+        let request = RenderRequest {
+            tenant: job.name.tenant().into(),
+            html: job.html.as_str().into(),
+            options: Arc::new(options),
+            date: date(claimed.admitted_ms),
+        };
+        let render_started = Instant::now();
+        let result = self.renderer.render(request).await.and_then(within_size);
+        let rendered_in = render_started.elapsed();
+        match result {
+            Ok(rendered) => self.done(claimed, &job, rendered, rendered_in, started),
+            Err(failure) => self.failed(claimed, &job, &failure, rendered_in),
+        }
+    }
+
+    fn done(
+        &self,
+        claimed: &Claimed,
+        job: &Job,
+        rendered: Rendered,
+        rendered_in: Duration,
+        started: Instant,
+    ) -> Verdict {
+        let mut reply = Reply::new(&job.name, Status::Done);
+        reply.pages = rendered.pages;
+        reply.bytes = rendered.pdf.len();
+        reply.sha256 = Some(hex(&Sha256::digest(&rendered.pdf)));
+        reply.output = Some(self.place(job));
+        reply.warnings = rendered.warnings;
+        reply.timings = timings(claimed, rendered_in, started.elapsed());
+        reply.attempts = claimed.attempt;
+        metrics::job_finished(Status::Done, claimed.priority);
+        metrics::job_seconds(&reply.timings);
+        metrics::pdf_bytes(reply.bytes);
+        tracing::info!(
+            job = %job.name,
+            job.status = "done",
+            job.attempt = claimed.attempt,
+            pages = reply.pages,
+            pdf.bytes = reply.bytes,
+            queued_ms = reply.timings.queued_ms,
+            duration_ms = reply.timings.rendered_ms,
+            warnings = reply.warnings.len(),
+            traceparent = job.traceparent.as_deref(),
+            "rendered"
+        );
+        ending(job, reply, "ok", Some(rendered.pdf.into()))
+    }
+
+    fn failed(&self, claimed: &Claimed, job: &Job, failure: &Failure, rendered_in: Duration) -> Verdict {
+        let jitter = rand::random::<f64>();
+        match retry::disposition(failure.class, claimed.attempt, claimed.max_attempts, jitter) {
+            Disposition::Bury => self.end(claimed, job, Status::Dead, failure, rendered_in),
+            Disposition::Release => {
+                log_failure(claimed, failure, "released");
+                Verdict::Retry { delay: Duration::ZERO, counted: false, code: failure.code }
+            }
+            Disposition::Retry { delay, counted } => {
+                log_failure(claimed, failure, "will be tried again");
+                Verdict::Retry { delay, counted, code: failure.code }
+            }
+        }
+    }
+
+    /// Ends a job without a PDF.
+    fn end(
+        &self,
+        claimed: &Claimed,
+        job: &Job,
+        status: Status,
+        failure: &Failure,
+        rendered_in: Duration,
+    ) -> Verdict {
+        log_failure(claimed, failure, status.as_str());
+        metrics::job_finished(status, claimed.priority);
+        let mut reply = Reply::new(&job.name, status);
+        reply.timings = timings(claimed, rendered_in, rendered_in);
+        reply.attempts = claimed.attempt;
+        reply.error = Some(ReplyError::from(failure));
+        ending(job, reply, failure.code, None)
+    }
+
+    /// Ends a job whose header cannot be read any more: the defaults of the contract apply.
+    fn bury_unread(&self, claimed: &Claimed, failure: &Failure) -> Verdict {
+        log_failure(claimed, failure, "dead");
+        metrics::job_finished(Status::Dead, claimed.priority);
+        let mut reply = Reply::new(claimed.lease.name(), Status::Dead);
+        reply.timings = timings(claimed, Duration::ZERO, Duration::ZERO);
+        reply.attempts = claimed.attempt;
+        reply.error = Some(ReplyError::from(failure));
+        Verdict::End(Box::new(Ending {
+            status: Status::Dead,
+            code: failure.code,
+            line: line(&reply),
+            pdf: None,
+            output: Output::Reply { base64: false },
+            reply_to: None,
+            reply_ttl: Duration::from_secs(600),
+            retain: Duration::from_secs(86_400),
+        }))
+    }
+
+    fn place(&self, job: &Job) -> Place {
+        match job.output {
+            Output::Reply { base64 } => {
+                Place { kind: "reply", key: None, encoding: base64.then_some("base64") }
+            }
+            Output::Stored { .. } => {
+                Place { kind: "stored", key: Some(self.queue.keys().pdf(&job.name)), encoding: None }
+            }
+        }
+    }
+}
+
+fn within_size(rendered: Rendered) -> Result<Rendered, Failure> {
+    if rendered.pdf.len() <= MAX_PDF_BYTES {
+        return Ok(rendered);
+    }
+    Err(Failure::new(
+        Class::Document,
+        "pdf_too_large",
+        format!("the PDF has {} bytes, {MAX_PDF_BYTES} are allowed", rendered.pdf.len()),
+        "use smaller images, or split the document",
+    ))
+}
+
+fn ending(job: &Job, mut reply: Reply, code: &'static str, pdf: Option<Bytes>) -> Verdict {
+    reply.meta = job.meta.clone();
+    Verdict::End(Box::new(Ending {
+        status: reply.status,
+        code,
+        line: line(&reply),
+        pdf,
+        output: job.output,
+        reply_to: job.reply_to.clone(),
+        reply_ttl: job.reply_ttl,
+        retain: job.retain,
+    }))
+}
+
+/// The reply's line; a reply that has no JSON form would be our own mistake
+/// and must not hang its producer.
+pub(super) fn line(reply: &Reply) -> String {
+    reply.to_line().unwrap_or_else(|error| {
+        tracing::error!(%error, "a reply could not be written as JSON");
+        format!(
+            "{{\"v\":1,\"id\":\"{}\",\"tenant\":\"{}\",\"status\":\"{}\"}}",
+            reply.id,
+            reply.tenant,
+            reply.status.as_str()
+        )
+    })
+}
+
+fn log_failure(claimed: &Claimed, failure: &Failure, outcome: &'static str) {
+    metrics::failure(failure.class, failure.code);
+    let name: &Name = claimed.lease.name();
+    tracing::warn!(
+        job = %name,
+        job.status = outcome,
+        job.attempt = claimed.attempt,
+        failure.class = %failure.class,
+        failure.code = failure.code,
+        error = %failure.message,
+        remedy = %failure.remedy,
+        "an attempt failed"
+    );
+}
+
+fn timings(claimed: &Claimed, rendered: Duration, since_claim: Duration) -> Timings {
+    let queued_ms = claimed.claimed_ms.saturating_sub(claimed.admitted_ms);
+    Timings { queued_ms, rendered_ms: millis(rendered), total_ms: queued_ms + millis(since_claim) }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing into a String cannot fail.
+        if write!(text, "{byte:02x}").is_err() {
+            text.clear();
+        }
+        text
+    })
+}
+
+/// Redis' milliseconds as a date, whole seconds: what a PDF can say.
+fn date(ms: u64) -> OffsetDateTime {
+    i64::try_from(ms / 1000)
+        .ok()
+        .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+        .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}

@@ -1,0 +1,248 @@
+//! Carries out what the dispatcher wants; every effect ends in an event.
+//!
+//! Calls to Redis are never inside a future that can be dropped half-way: each
+//! runs in a task of its own to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::attempt::{self, Attempt};
+use super::event::{AttemptId, Event, Verdict, Work};
+use crate::failure::{Class, Failure};
+use crate::job::reply::ReplyError;
+use crate::job::{Job, Priority, Rejection, Reply, Status};
+use crate::memory::Permit;
+use crate::metrics;
+use crate::queue::{Admitted, Claimed, Lease, Queue, QueueError, Settled, Token};
+
+/// How long a rejection's reply stays.
+const REJECTION_TTL: Duration = Duration::from_secs(600);
+/// What a producer is told to wait when the queue is full.
+const FULL_RETRY_MS: u64 = 5_000;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The worker's hands.
+#[derive(Clone)]
+pub(super) struct Effects {
+    pub(super) attempt: Attempt,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) tasks: TaskTracker,
+    /// How long a settlement is worth repeating: after that the lease is gone.
+    pub(super) lease: Duration,
+}
+
+impl Effects {
+    fn queue(&self) -> &Queue {
+        &self.attempt.queue
+    }
+
+    /// Runs `work` in a task of its own and reports its event.
+    fn spawn(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            let event = work.await;
+            if events.send(event).await.is_err() {
+                tracing::debug!("an event came after the dispatcher had ended");
+            }
+        });
+    }
+
+    pub(super) fn offer(
+        &self,
+        inbox: Priority,
+        element: Vec<u8>,
+        done: oneshot::Sender<()>,
+        permit: Option<Permit>,
+    ) {
+        let this = self.clone();
+        self.spawn(async move {
+            let next = permit.is_some().then(|| this.queue().token());
+            match this.offer_element(inbox, &element, next.as_ref()).await {
+                Ok(claimed) => {
+                    // The reader may be gone already: then nobody waits.
+                    if done.send(()).is_err() {
+                        tracing::debug!("the reader had stopped");
+                    }
+                    Event::Offered { permit, claimed, failed: None }
+                }
+                Err(error) => Event::Offered { permit, claimed: None, failed: Some(error) },
+            }
+        });
+    }
+
+    async fn offer_element(
+        &self,
+        inbox: Priority,
+        element: &[u8],
+        next: Option<&Token>,
+    ) -> Result<Option<Work>, QueueError> {
+        let queue = self.queue();
+        let made_id = || format!("made-{:016x}", rand::random::<u64>());
+        let job = match crate::job::parse(element, inbox, made_id) {
+            Ok(job) => Arc::new(job),
+            Err(rejection) => {
+                self.reject(inbox, &rejection, None).await?;
+                // The reader's element brought a permit along: use it.
+                return match next {
+                    Some(token) => Ok(queue.claim(token).await?.map(|claimed| Work { claimed, job: None })),
+                    None => Ok(None),
+                };
+            }
+        };
+        let (admitted, claimed) = queue.admit(inbox, &job, element.len(), next).await?;
+        metrics::intake(inbox, admitted.as_str());
+        match admitted {
+            Admitted::Full => {
+                let problem = crate::job::fields::Problem::new(
+                    "queue_full",
+                    "the queue holds as many jobs as it may",
+                    "push again after retry_ms, or add workers",
+                );
+                let rejection =
+                    Rejection { name: Some(job.name.clone()), reply_to: job.reply_to.clone(), problem };
+                self.reject(inbox, &rejection, Some(FULL_RETRY_MS)).await?;
+            }
+            Admitted::Conflict => {
+                tracing::warn!(
+                    job = %job.name,
+                    failure.code = "id_conflict",
+                    remedy = "give every document an id of its own",
+                    "refused: another document of this name is alive"
+                );
+            }
+            Admitted::Admitted | Admitted::Duplicate | Admitted::Held | Admitted::Gone => {}
+        }
+        Ok(claimed.map(|claimed| with_document(claimed, job)))
+    }
+
+    async fn reject(
+        &self,
+        inbox: Priority,
+        rejection: &Rejection,
+        retry_ms: Option<u64>,
+    ) -> Result<(), QueueError> {
+        let Rejection { name, reply_to, problem } = rejection;
+        let failure = Failure::new(Class::Input, problem.code, &problem.message, &problem.remedy);
+        metrics::intake(inbox, "rejected");
+        metrics::failure(failure.class, failure.code);
+        let shown = name.as_ref().map(ToString::to_string);
+        tracing::warn!(
+            job = shown.as_deref().unwrap_or("(unreadable)"),
+            failure.code = failure.code,
+            error = %failure.message,
+            remedy = %failure.remedy,
+            "rejected"
+        );
+        let unnamed = crate::job::Name::unnamed();
+        let mut reply = Reply::new(name.as_ref().unwrap_or(&unnamed), Status::Rejected);
+        reply.error = Some(ReplyError { retry_ms, ..ReplyError::from(&failure) });
+        let line = attempt::line(&reply);
+        self.queue()
+            .reject(inbox, name.as_ref(), failure.code, &line, REJECTION_TTL, reply_to.as_deref())
+            .await
+    }
+
+    pub(super) fn claim(&self, permit: Permit) {
+        let this = self.clone();
+        self.spawn(async move {
+            let token = this.queue().token();
+            let result = this.queue().claim(&token).await;
+            Event::Claimed { permit, result: result.map(|c| c.map(|claimed| Work { claimed, job: None })) }
+        });
+    }
+
+    pub(super) fn run(&self, id: AttemptId, work: Work, cancel: CancellationToken) {
+        let this = self.clone();
+        self.spawn(async move {
+            let verdict = this.attempt.run(&work, &cancel).await;
+            Event::Ended { attempt: id, lease: work.claimed.lease, verdict }
+        });
+    }
+
+    pub(super) fn settle(&self, id: AttemptId, lease: Lease, verdict: Verdict, claim_next: bool) {
+        let this = self.clone();
+        self.spawn(async move {
+            let next = claim_next.then(|| this.queue().token());
+            let result = this.settle_until_lost(&lease, &verdict, next.as_ref()).await;
+            let (result, next) = match result {
+                Ok((settled, next)) => (Ok(settled), next),
+                Err(error) => (Err(error), None),
+            };
+            if matches!(result, Ok(Settled::Stale)) {
+                metrics::lease_lost();
+                tracing::warn!(job = %lease.name(), "a stale result was refused: the lease had been lost");
+            }
+            Event::Settled { attempt: id, result, next: next.map(|claimed| Work { claimed, job: None }) }
+        });
+    }
+
+    /// Settles, again and again while Redis is away, as long as the lease can
+    /// still be ours; every call is safe to repeat.
+    async fn settle_until_lost(
+        &self,
+        lease: &Lease,
+        verdict: &Verdict,
+        next: Option<&Token>,
+    ) -> Result<(Settled, Option<Claimed>), QueueError> {
+        let lost_at = Instant::now() + self.lease;
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let result = match verdict {
+                Verdict::End(ending) => self.queue().finish(lease, ending, next).await,
+                Verdict::Retry { delay, counted, code } => {
+                    self.queue().retry(lease, *delay, *counted, code).await.map(|settled| (settled, None))
+                }
+            };
+            match result {
+                Err(error) if Instant::now() + pause < lost_at => {
+                    metrics::redis_error(error.kind());
+                    tracing::warn!(job = %lease.name(), error = %super::chain(&error), "settling failed, trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    pub(super) fn beat(&self, leases: Vec<(crate::job::Name, String)>, description: String) {
+        let this = self.clone();
+        self.spawn(async move { Event::Beat(this.queue().renew(&leases, &description).await) });
+    }
+
+    pub(super) fn housekeep(&self) {
+        let this = self.clone();
+        self.spawn(async move {
+            let result = this.queue().housekeep().await;
+            if let Ok(kept) = &result
+                && (kept.reaped > 0 || kept.adopted > 0)
+            {
+                tracing::warn!(
+                    jobs.reaped = kept.reaped,
+                    elements.adopted = kept.adopted,
+                    "took over from a silent worker"
+                );
+            }
+            Event::Housekept(result)
+        });
+    }
+
+    pub(super) fn timer(&self, after: Duration) {
+        self.spawn(async move {
+            tokio::time::sleep(after).await;
+            Event::DrainTimeout
+        });
+    }
+}
+
+/// The claimed job is often the one just admitted: then its document is at hand.
+fn with_document(claimed: Claimed, job: Arc<Job>) -> Work {
+    let same = claimed.lease.name() == &job.name;
+    Work { claimed, job: same.then_some(job) }
+}
