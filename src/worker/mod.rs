@@ -1,1 +1,3 @@
-//! (module worker)
+//! The worker: ties queue, memory, pool and output together.
+
+pub mod snapshot;
