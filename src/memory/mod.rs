@@ -13,7 +13,7 @@
 pub mod probe;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use probe::{Memory, Probe, ProbeError};
 
@@ -90,7 +90,8 @@ impl Plan {
             return Err(TooSmall { needed, budget });
         }
         let for_renders = budget - fixed;
-        let fitting = usize::try_from(for_renders / settings.per_render.max(1)).unwrap_or(usize::MAX);
+        let fitting =
+            usize::try_from(for_renders / settings.per_render.max(1)).unwrap_or(usize::MAX);
         let slots = settings.slots.clamp(1, fitting.max(1));
         let rest = for_renders.saturating_sub(slots as u64 * settings.per_render);
         let idle = usize::try_from(rest / CONTEXT_BYTES).unwrap_or(usize::MAX);
@@ -111,7 +112,29 @@ struct Shared {
     plan: Plan,
     slots: AtomicUsize,
     running: AtomicUsize,
-    last: Mutex<Option<Memory>>,
+    last: Mutex<Last>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Last {
+    memory: Option<Memory>,
+    used: u64,
+    short_of: Option<u64>,
+}
+
+/// Memory as the governor sees it, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// What worker and Chromium may take together.
+    pub budget: u64,
+    /// What they were seen to take.
+    pub used: u64,
+    /// What one more render is planned with.
+    pub per_render: u64,
+    /// What is free on the machine or in the tightest cgroup.
+    pub free: Option<u64>,
+    /// What would have to be free, where the last admission was refused for it.
+    pub short_of: Option<u64>,
 }
 
 /// Why nothing is admitted now.
@@ -119,7 +142,7 @@ struct Shared {
 pub enum Refusal {
     /// All slots are taken.
     Slots,
-    /// Too little memory is free: `(free, needed)`, in bytes.
+    /// Too little memory is free.
     Memory {
         /// Bytes that are free.
         free: u64,
@@ -143,7 +166,7 @@ impl Governor {
                 plan,
                 slots: AtomicUsize::new(plan.slots),
                 running: AtomicUsize::new(0),
-                last: Mutex::new(Some(memory)),
+                last: Mutex::new(Last { memory: Some(memory), ..Last::default() }),
             }),
         })
     }
@@ -163,13 +186,31 @@ impl Governor {
     /// Changes how many may render at once, within the plan; `None` is the plan's number.
     pub fn scale(&self, slots: Option<usize>) {
         let most = self.shared.plan.slots;
-        self.shared.slots.store(slots.map_or(most, |slots| slots.clamp(1, most)), Ordering::Relaxed);
+        self.shared
+            .slots
+            .store(slots.map_or(most, |slots| slots.clamp(1, most)), Ordering::Relaxed);
     }
 
-    /// What was measured last.
+    /// What is known now.
     #[must_use]
-    pub fn memory(&self) -> Option<Memory> {
-        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn usage(&self) -> Usage {
+        let last = *self.last();
+        Usage {
+            budget: self.shared.plan.budget,
+            used: last.used,
+            per_render: self.shared.settings.per_render,
+            free: last.memory.map(|memory| memory.free()),
+            short_of: last.short_of,
+        }
+    }
+
+    /// Takes note of what this process and its children were seen to use.
+    pub fn note_used(&self, bytes: u64) {
+        self.last().used = bytes;
+    }
+
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.shared.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a render that just ended may be followed by another under the
@@ -184,7 +225,7 @@ impl Governor {
     /// Measures; a machine whose memory cannot be read any more is planned for as at the start.
     fn measure(&self) -> Option<Memory> {
         let memory = self.shared.probe.read().ok()?;
-        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);
+        self.last().memory = Some(memory);
         Some(memory)
     }
 
@@ -200,7 +241,9 @@ impl Governor {
         }
         if let Some(memory) = self.measure() {
             let needed = shared.settings.reserve + shared.settings.per_render;
-            if memory.free() < needed && running > 0 {
+            let short = memory.free() < needed && running > 0;
+            self.last().short_of = short.then_some(needed);
+            if short {
                 return Err(Refusal::Memory { free: memory.free(), needed });
             }
         }
@@ -278,7 +321,11 @@ mod tests {
     fn permits_are_bounded_and_come_back() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
-        std::fs::write(root.path().join("proc/meminfo"), "MemTotal: 4096000 kB\nMemAvailable: 4000000 kB\n").unwrap();
+        std::fs::write(
+            root.path().join("proc/meminfo"),
+            "MemTotal: 4096000 kB\nMemAvailable: 4000000 kB\n",
+        )
+        .unwrap();
         let governor = Governor::new(Probe::at(root.path()), settings(2)).unwrap();
         let one = governor.admit().unwrap();
         let _two = governor.admit().unwrap();
@@ -295,7 +342,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
         let free = |kb: u64| {
-            std::fs::write(root.path().join("proc/meminfo"), format!("MemAvailable: {kb} kB\n")).unwrap();
+            std::fs::write(root.path().join("proc/meminfo"), format!("MemAvailable: {kb} kB\n"))
+                .unwrap();
         };
         free(4_000_000);
         let governor = Governor::new(Probe::at(root.path()), settings(3)).unwrap();

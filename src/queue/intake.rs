@@ -79,7 +79,11 @@ impl Intake {
     /// Starts the readers, which report to `inbound`. The bell is listened to
     /// while `room` says so: a full worker leaves it to an idle one.
     #[must_use]
-    pub fn start(queue: &Queue, inbound: &mpsc::Sender<Inbound>, room: watch::Receiver<bool>) -> Self {
+    pub fn start(
+        queue: &Queue,
+        inbound: &mpsc::Sender<Inbound>,
+        room: watch::Receiver<bool>,
+    ) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for priority in [Priority::Interactive, Priority::Bulk] {
@@ -187,7 +191,8 @@ impl Reader {
             if *room.borrow() {
                 listen.arg(&bell);
             }
-            let heard: Option<(String, String)> = listen.arg(SIGNALS_BLOCK_SECS).query_async(&mut connection).await?;
+            let heard: Option<(String, String)> =
+                listen.arg(SIGNALS_BLOCK_SECS).query_async(&mut connection).await?;
             if self.up(pause).await.is_err() {
                 return Ok(NobodyListens);
             }

@@ -39,7 +39,7 @@ use crate::job::{Name, Output, Priority, Status};
 
 pub use self::intake::{Control, Inbound, Intake};
 pub use self::keys::Keys;
-pub use self::redis::{Queue, QueueConfig};
+pub use self::redis::{Housekept, Queue, QueueConfig};
 
 /// Fences one attempt: whoever does not hold it writes nothing.
 ///
@@ -55,6 +55,13 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// A lease that no queue gave, for tests of decisions.
+    #[cfg(test)]
+    pub(crate) fn for_tests(name: &str, token: &str) -> Self {
+        let name = Name::parse(name).unwrap_or_else(|| panic!("{name} is no name"));
+        Self { name, token: token.to_owned() }
+    }
+
     /// The job.
     #[must_use]
     pub fn name(&self) -> &Name {

@@ -83,14 +83,19 @@ impl Attempt {
             }
             Err(error) => {
                 tracing::warn!(job = %name, error = %super::chain(&error), "the document could not be read");
-                return Err(Verdict::Retry { delay: Duration::ZERO, counted: false, code: "redis_unavailable" });
+                return Err(Verdict::Retry {
+                    delay: Duration::ZERO,
+                    counted: false,
+                    code: "redis_unavailable",
+                });
             }
         };
         match crate::job::parse(&element, claimed.priority, || name.id().to_owned()) {
             Ok(job) => Ok(Arc::new(job)),
             Err(rejection) => {
                 let problem = rejection.problem;
-                let failure = Failure::new(Class::Input, problem.code, problem.message, problem.remedy);
+                let failure =
+                    Failure::new(Class::Input, problem.code, problem.message, problem.remedy);
                 Err(self.bury_unread(claimed, &failure))
             }
         }
@@ -110,7 +115,10 @@ impl Attempt {
             let failure = Failure::new(
                 Class::Renderer,
                 "poison",
-                format!("{} workers died or were cut off while they rendered this job", claimed.crashes),
+                format!(
+                    "{} workers died or were cut off while they rendered this job",
+                    claimed.crashes
+                ),
                 "look for what makes the document so heavy, and try it with `tillroll render`",
             );
             return self.end(claimed, &job, Status::Dead, &failure, Duration::ZERO);
@@ -148,9 +156,13 @@ impl Attempt {
         reply.warnings = rendered.warnings;
         reply.timings = timings(claimed, rendered_in, started.elapsed());
         reply.attempts = claimed.attempt;
-        metrics::job_finished(Status::Done, claimed.priority);
-        metrics::job_seconds(&reply.timings);
-        metrics::pdf_bytes(reply.bytes);
+        metrics::job_ended(Status::Done, claimed.priority);
+        metrics::job_timed(
+            Duration::from_millis(reply.timings.queued_ms),
+            rendered_in,
+            Duration::from_millis(reply.timings.total_ms),
+        );
+        metrics::pdf_finished(reply.bytes as u64);
         tracing::info!(
             job = %job.name,
             job.status = "done",
@@ -166,7 +178,13 @@ impl Attempt {
         ending(job, reply, "ok", Some(rendered.pdf.into()))
     }
 
-    fn failed(&self, claimed: &Claimed, job: &Job, failure: &Failure, rendered_in: Duration) -> Verdict {
+    fn failed(
+        &self,
+        claimed: &Claimed,
+        job: &Job,
+        failure: &Failure,
+        rendered_in: Duration,
+    ) -> Verdict {
         let jitter = rand::random::<f64>();
         match retry::disposition(failure.class, claimed.attempt, claimed.max_attempts, jitter) {
             Disposition::Bury => self.end(claimed, job, Status::Dead, failure, rendered_in),
@@ -191,7 +209,7 @@ impl Attempt {
         rendered_in: Duration,
     ) -> Verdict {
         log_failure(claimed, failure, status.as_str());
-        metrics::job_finished(status, claimed.priority);
+        metrics::job_ended(status, claimed.priority);
         let mut reply = Reply::new(&job.name, status);
         reply.timings = timings(claimed, rendered_in, rendered_in);
         reply.attempts = claimed.attempt;
@@ -202,7 +220,7 @@ impl Attempt {
     /// Ends a job whose header cannot be read any more: the defaults of the contract apply.
     fn bury_unread(&self, claimed: &Claimed, failure: &Failure) -> Verdict {
         log_failure(claimed, failure, "dead");
-        metrics::job_finished(Status::Dead, claimed.priority);
+        metrics::job_ended(Status::Dead, claimed.priority);
         let mut reply = Reply::new(claimed.lease.name(), Status::Dead);
         reply.timings = timings(claimed, Duration::ZERO, Duration::ZERO);
         reply.attempts = claimed.attempt;
@@ -224,9 +242,11 @@ impl Attempt {
             Output::Reply { base64 } => {
                 Place { kind: "reply", key: None, encoding: base64.then_some("base64") }
             }
-            Output::Stored { .. } => {
-                Place { kind: "stored", key: Some(self.queue.keys().pdf(&job.name)), encoding: None }
-            }
+            Output::Stored { .. } => Place {
+                kind: "stored",
+                key: Some(self.queue.keys().pdf(&job.name)),
+                encoding: None,
+            },
         }
     }
 }
@@ -272,7 +292,7 @@ pub(super) fn line(reply: &Reply) -> String {
 }
 
 fn log_failure(claimed: &Claimed, failure: &Failure, outcome: &'static str) {
-    metrics::failure(failure.class, failure.code);
+    metrics::attempt_failed(failure.class, failure.code);
     let name: &Name = claimed.lease.name();
     tracing::warn!(
         job = %name,

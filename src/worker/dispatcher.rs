@@ -21,38 +21,10 @@ use std::collections::HashMap;
 use tokio_util::sync::CancellationToken;
 
 use super::event::{AttemptId, Effect, Event, Stop, Verdict, Work};
+use super::snapshot::{Phase, Totals};
 use crate::job::Name;
 use crate::memory::{Governor, Permit};
 use crate::queue::{Control, Inbound, QueueError, Settled};
-
-/// Where the worker is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Takes and renders.
-    Running,
-    /// Finishes what runs.
-    Draining,
-    /// Releases what runs.
-    Aborting,
-    /// Done.
-    Stopped,
-}
-
-/// What has been counted since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Tally {
-    /// Jobs that ended with a PDF.
-    pub done: u64,
-    /// Jobs that ended without one.
-    pub failed: u64,
-    /// Attempts that will be repeated.
-    pub retried: u64,
-    /// Attempts released unfinished because this worker stops.
-    pub released: u64,
-    /// Leases lost to another worker.
-    pub lost: u64,
-}
 
 struct Attempt {
     name: Name,
@@ -75,7 +47,7 @@ pub struct Dispatcher {
     housekeeping: bool,
     redis: Result<(), String>,
     renderer: Result<(), String>,
-    tally: Tally,
+    totals: Totals,
 }
 
 impl Dispatcher {
@@ -93,7 +65,7 @@ impl Dispatcher {
             housekeeping: false,
             redis: Ok(()),
             renderer: Err("the renderer is starting".to_owned()),
-            tally: Tally::default(),
+            totals: Totals::default(),
         }
     }
 
@@ -105,8 +77,8 @@ impl Dispatcher {
 
     /// What has been counted since the start.
     #[must_use]
-    pub fn tally(&self) -> Tally {
-        self.tally
+    pub fn totals(&self) -> Totals {
+        self.totals
     }
 
     /// How many attempts run.
@@ -178,7 +150,9 @@ impl Dispatcher {
                 let claim_next = self.may_claim() && self.governor.may_continue();
                 effects.push(Effect::Settle { attempt, lease, verdict, claim_next });
             }
-            Event::Settled { attempt, result, next } => self.settled(attempt, result, next, &mut effects),
+            Event::Settled { attempt, result, next } => {
+                self.settled(attempt, result, next, &mut effects)
+            }
             Event::Beat(result) => self.beaten(result),
             Event::Housekept(result) => {
                 self.housekeeping = false;
@@ -191,6 +165,7 @@ impl Dispatcher {
                 self.renderer = state;
                 self.claim(&mut effects);
             }
+            Event::Measured(bytes) => self.governor.note_used(bytes),
             Event::Tick => self.tick(&mut effects),
             Event::Stop(stop) => self.stop(stop, &mut effects),
             Event::DrainTimeout => self.stop(Stop::Abort, &mut effects),
@@ -269,10 +244,10 @@ impl Dispatcher {
             Ok(Settled::Accepted) => self.redis = Ok(()),
             Ok(Settled::Stale) => {
                 self.redis = Ok(());
-                self.tally.lost += 1;
+                self.totals.lost += 1;
             }
             Err(error) => {
-                self.tally.lost += 1;
+                self.totals.lost += 1;
                 self.redis_failed(&error);
             }
         }
@@ -296,7 +271,8 @@ impl Dispatcher {
         match result {
             Ok(lost) => {
                 self.redis = Ok(());
-                for attempt in self.attempts.values().filter(|attempt| lost.contains(&attempt.name)) {
+                for attempt in self.attempts.values().filter(|attempt| lost.contains(&attempt.name))
+                {
                     tracing::warn!(job = %attempt.name, "the lease is lost: the render stops and writes nothing");
                     attempt.cancel.cancel();
                 }
@@ -320,6 +296,7 @@ impl Dispatcher {
             self.housekeeping = true;
             effects.push(Effect::Housekeep);
         }
+        effects.push(Effect::Measure);
         // Bells are hints, this poll is the truth.
         self.claim(effects);
     }
@@ -327,13 +304,19 @@ impl Dispatcher {
     fn stop(&mut self, stop: Stop, effects: &mut Vec<Effect>) {
         if self.phase == Phase::Running {
             self.phase = Phase::Draining;
-            tracing::info!(running = self.attempts.len(), "draining: what runs may finish, nothing new is taken");
+            tracing::info!(
+                running = self.attempts.len(),
+                "draining: what runs may finish, nothing new is taken"
+            );
             effects.push(Effect::StopIntake);
             effects.push(Effect::StartDrainTimer);
         }
         if stop == Stop::Abort && self.phase == Phase::Draining {
             self.phase = Phase::Aborting;
-            tracing::warn!(running = self.attempts.len(), "aborting: what runs is released to other workers");
+            tracing::warn!(
+                running = self.attempts.len(),
+                "aborting: what runs is released to other workers"
+            );
             for attempt in self.attempts.values() {
                 attempt.cancel.cancel();
             }
@@ -349,7 +332,7 @@ impl Dispatcher {
     }
 
     fn redis_failed(&mut self, error: &QueueError) {
-        crate::metrics::redis_error(error.kind());
+        crate::metrics::redis_failed(error.kind());
         if self.redis.is_ok() {
             let why = crate::worker::chain(error);
             tracing::warn!(error = %why, remedy = error.remedy(), "redis does not answer: claims pause");
@@ -359,10 +342,14 @@ impl Dispatcher {
 
     fn count(&mut self, verdict: &Verdict) {
         match verdict {
-            Verdict::End(ending) if ending.status == crate::job::Status::Done => self.tally.done += 1,
-            Verdict::End(_) => self.tally.failed += 1,
-            Verdict::Retry { counted: false, .. } if self.phase >= Phase::Aborting => self.tally.released += 1,
-            Verdict::Retry { .. } => self.tally.retried += 1,
+            Verdict::End(ending) if ending.status == crate::job::Status::Done => {
+                self.totals.done += 1
+            }
+            Verdict::End(_) => self.totals.failed += 1,
+            Verdict::Retry { counted: false, .. } if self.phase >= Phase::Aborting => {
+                self.totals.released += 1
+            }
+            Verdict::Retry { .. } => self.totals.retried += 1,
         }
     }
 }

@@ -16,7 +16,7 @@ use super::event::{AttemptId, Event, Verdict, Work};
 use crate::failure::{Class, Failure};
 use crate::job::reply::ReplyError;
 use crate::job::{Job, Priority, Rejection, Reply, Status};
-use crate::memory::Permit;
+use crate::memory::{Permit, Probe};
 use crate::metrics;
 use crate::queue::{Admitted, Claimed, Lease, Queue, QueueError, Settled, Token};
 
@@ -90,7 +90,9 @@ impl Effects {
                 self.reject(inbox, &rejection, None).await?;
                 // The reader's element brought a permit along: use it.
                 return match next {
-                    Some(token) => Ok(queue.claim(token).await?.map(|claimed| Work { claimed, job: None })),
+                    Some(token) => {
+                        Ok(queue.claim(token).await?.map(|claimed| Work { claimed, job: None }))
+                    }
                     None => Ok(None),
                 };
             }
@@ -104,8 +106,11 @@ impl Effects {
                     "the queue holds as many jobs as it may",
                     "push again after retry_ms, or add workers",
                 );
-                let rejection =
-                    Rejection { name: Some(job.name.clone()), reply_to: job.reply_to.clone(), problem };
+                let rejection = Rejection {
+                    name: Some(job.name.clone()),
+                    reply_to: job.reply_to.clone(),
+                    problem,
+                };
                 self.reject(inbox, &rejection, Some(FULL_RETRY_MS)).await?;
             }
             Admitted::Conflict => {
@@ -130,7 +135,7 @@ impl Effects {
         let Rejection { name, reply_to, problem } = rejection;
         let failure = Failure::new(Class::Input, problem.code, &problem.message, &problem.remedy);
         metrics::intake(inbox, "rejected");
-        metrics::failure(failure.class, failure.code);
+        metrics::attempt_failed(failure.class, failure.code);
         let shown = name.as_ref().map(ToString::to_string);
         tracing::warn!(
             job = shown.as_deref().unwrap_or("(unreadable)"),
@@ -153,7 +158,10 @@ impl Effects {
         self.spawn(async move {
             let token = this.queue().token();
             let result = this.queue().claim(&token).await;
-            Event::Claimed { permit, result: result.map(|c| c.map(|claimed| Work { claimed, job: None })) }
+            Event::Claimed {
+                permit,
+                result: result.map(|c| c.map(|claimed| Work { claimed, job: None })),
+            }
         });
     }
 
@@ -195,13 +203,15 @@ impl Effects {
         loop {
             let result = match verdict {
                 Verdict::End(ending) => self.queue().finish(lease, ending, next).await,
-                Verdict::Retry { delay, counted, code } => {
-                    self.queue().retry(lease, *delay, *counted, code).await.map(|settled| (settled, None))
-                }
+                Verdict::Retry { delay, counted, code } => self
+                    .queue()
+                    .retry(lease, *delay, *counted, code)
+                    .await
+                    .map(|settled| (settled, None)),
             };
             match result {
                 Err(error) if Instant::now() + pause < lost_at => {
-                    metrics::redis_error(error.kind());
+                    metrics::redis_failed(error.kind());
                     tracing::warn!(job = %lease.name(), error = %super::chain(&error), "settling failed, trying again");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -230,6 +240,17 @@ impl Effects {
                 );
             }
             Event::Housekept(result)
+        });
+    }
+
+    /// Reading `/proc` blocks: not on the runtime's threads.
+    pub(super) fn measure(&self) {
+        let events = self.events.clone();
+        self.tasks.spawn_blocking(move || {
+            let bytes = Probe::default().used_by_tree(std::process::id());
+            if events.blocking_send(Event::Measured(bytes)).is_err() {
+                tracing::debug!("a measurement came after the dispatcher had ended");
+            }
         });
     }
 

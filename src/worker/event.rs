@@ -58,6 +58,8 @@ pub enum Event {
     Housekept(Result<crate::queue::Housekept, QueueError>),
     /// Whether the renderer can take work.
     Renderer(Result<(), String>),
+    /// What this process and Chromium were seen to use, in bytes.
+    Measured(u64),
     /// A second has passed.
     Tick,
     /// Somebody asks the worker to stop.
@@ -143,6 +145,8 @@ pub enum Effect {
     Beat(Vec<(Name, String)>),
     /// Reap, promote, adopt.
     Housekeep,
+    /// See how much memory is used.
+    Measure,
     /// Take no more elements.
     StopIntake,
     /// After this long, [`Event::DrainTimeout`].

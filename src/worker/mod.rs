@@ -19,20 +19,20 @@ pub mod event;
 pub mod snapshot;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
 
-pub use dispatcher::{Phase, Tally};
 pub use event::Stop;
-pub use snapshot::Snapshot;
+pub use snapshot::{Phase, Snapshot, Totals};
 
 use self::attempt::Attempt;
 use self::dispatcher::Dispatcher;
 use self::effects::Effects;
 use self::event::{Effect, Event};
+use self::snapshot::{Condition, MemoryUse, Slots};
 use crate::memory::Governor;
 use crate::metrics;
 use crate::queue::{Intake, Queue};
@@ -81,7 +81,7 @@ impl Worker {
     }
 
     /// Runs until it is told to stop and everything has ended.
-    pub async fn run(mut self) -> Tally {
+    pub async fn run(mut self) -> Totals {
         let (events, mut reported) = mpsc::channel(EVENTS);
         let (inbound, mut read) = mpsc::channel(INBOUND);
         let (room, room_seen) = watch::channel(false);
@@ -104,7 +104,10 @@ impl Worker {
         let mut wanted = dispatcher.handle(Event::Beat(first));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut beat = tokio::time::interval_at(Instant::now() + self.settings.heartbeat, self.settings.heartbeat);
+        let mut beat = tokio::time::interval_at(
+            Instant::now() + self.settings.heartbeat,
+            self.settings.heartbeat,
+        );
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
         loop {
@@ -127,9 +130,12 @@ impl Worker {
                     continue;
                 }
             };
-            let before = (dispatcher.phase(), dispatcher.renderer().is_ok(), dispatcher.redis().is_ok());
+            let before =
+                (dispatcher.phase(), dispatcher.renderer().is_ok(), dispatcher.redis().is_ok());
             wanted = dispatcher.handle(event);
-            if before != (dispatcher.phase(), dispatcher.renderer().is_ok(), dispatcher.redis().is_ok()) {
+            if before
+                != (dispatcher.phase(), dispatcher.renderer().is_ok(), dispatcher.redis().is_ok())
+            {
                 self.publish(&dispatcher);
             }
         }
@@ -137,7 +143,7 @@ impl Worker {
             tracing::warn!(error = %chain(&error), "could not say goodbye; this worker is forgotten later");
         }
         self.publish(&dispatcher);
-        dispatcher.tally()
+        dispatcher.totals()
     }
 
     /// Has the effects carried out; true once the worker is done.
@@ -150,7 +156,9 @@ impl Worker {
     ) -> bool {
         for effect in wanted {
             match effect {
-                Effect::Offer { inbox, element, done, permit } => effects.offer(inbox, element, done, permit),
+                Effect::Offer { inbox, element, done, permit } => {
+                    effects.offer(inbox, element, done, permit)
+                }
                 Effect::Claim { permit } => effects.claim(permit),
                 Effect::Run { attempt, work, cancel } => effects.run(attempt, *work, cancel),
                 Effect::Settle { attempt, lease, verdict, claim_next } => {
@@ -158,6 +166,7 @@ impl Worker {
                 }
                 Effect::Beat(leases) => effects.beat(leases, self.describe(dispatcher)),
                 Effect::Housekeep => effects.housekeep(),
+                Effect::Measure => effects.measure(),
                 Effect::StopIntake => {
                     if let Some(intake) = intake.take() {
                         intake.stop().await;
@@ -167,7 +176,7 @@ impl Worker {
                 Effect::Finish => return true,
             }
         }
-        metrics::renders(dispatcher.running(), self.governor.slots());
+        metrics::slots(dispatcher.running(), self.governor.slots());
         false
     }
 
@@ -180,25 +189,41 @@ impl Worker {
             "slots": self.governor.slots(),
             "running": dispatcher.running(),
             "renderer": dispatcher.renderer().as_ref().err(),
-            "tally": dispatcher.tally(),
+            "totals": dispatcher.totals(),
         })
         .to_string()
     }
 
     fn publish(&self, dispatcher: &Dispatcher) {
-        let plan = self.governor.plan();
-        let memory = self.governor.memory();
-        metrics::memory(plan.budget, memory.map(|memory| memory.free()));
+        let condition = |state: &Result<(), String>| match state {
+            Ok(()) => Condition::ok(),
+            Err(why) => Condition::bad(why.clone()),
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        metrics::dispatcher_seen(now);
+        let usage = self.governor.usage();
+        metrics::memory(usage.budget, usage.used);
+        let room = match usage.short_of {
+            None => Condition::ok(),
+            Some(needed) => Condition::bad(format!(
+                "{} MiB are free, one more render needs {} MiB: what runs goes on, nothing is started",
+                usage.free.unwrap_or(0) >> 20,
+                needed >> 20
+            )),
+        };
         self.snapshot.send_modify(|snapshot| {
             snapshot.phase = dispatcher.phase();
-            snapshot.redis = dispatcher.redis().clone();
-            snapshot.renderer = dispatcher.renderer().clone();
-            snapshot.slots = self.governor.slots();
-            snapshot.running = dispatcher.running();
-            snapshot.tally = dispatcher.tally();
-            snapshot.plan = plan;
-            snapshot.memory = memory;
-            snapshot.answered_at = Instant::now();
+            snapshot.redis = condition(dispatcher.redis());
+            snapshot.renderer = condition(dispatcher.renderer());
+            snapshot.slots = Slots { total: self.governor.slots(), in_use: dispatcher.running() };
+            snapshot.totals = dispatcher.totals();
+            snapshot.memory = MemoryUse {
+                condition: room,
+                budget_bytes: usage.budget,
+                used_bytes: usage.used,
+                per_render_bytes: usage.per_render,
+            };
+            snapshot.published = Instant::now();
         });
     }
 }

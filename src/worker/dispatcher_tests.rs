@@ -1,0 +1,239 @@
+//! Decisions, without runtime, Redis or Chromium.
+
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::job::Priority;
+use crate::memory::{Probe, Settings};
+use crate::queue::{Claimed, Lease};
+
+const SLOTS: usize = 3;
+
+/// A dispatcher on a machine with plenty of memory, its renderer ready.
+fn ready() -> Dispatcher {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("proc")).unwrap();
+    std::fs::write(root.path().join("proc/meminfo"), "MemAvailable: 8000000 kB\n").unwrap();
+    let settings = Settings { limit: None, reserve: 0, per_render: 1 << 20, slots: SLOTS };
+    let governor = Governor::new(Probe::at(root.path()), settings).unwrap();
+    let mut dispatcher = Dispatcher::new(governor);
+    assert!(dispatcher.handle(Event::Tick).iter().all(|e| !matches!(e, Effect::Claim { .. })));
+    for effect in dispatcher.handle(Event::Renderer(Ok(()))) {
+        let Effect::Claim { permit } = effect else { panic!("{effect:?}") };
+        assert!(dispatcher.handle(Event::Claimed { permit, result: Ok(None) }).is_empty());
+    }
+    dispatcher
+}
+
+fn work(number: usize) -> Work {
+    Work {
+        claimed: Claimed {
+            lease: Lease::for_tests(&format!("acme/r-{number}"), &format!("t-{number}")),
+            attempt: 1,
+            max_attempts: 3,
+            admitted_ms: 1,
+            claimed_ms: 2,
+            expired: false,
+            crashes: 0,
+            priority: Priority::Interactive,
+        },
+        job: None,
+    }
+}
+
+fn element() -> Event {
+    let (done, _) = oneshot::channel();
+    Event::Inbound(Inbound::Element { inbox: Priority::Interactive, element: Vec::new(), done })
+}
+
+fn unavailable() -> QueueError {
+    QueueError::Unexpected { what: "a test", answer: "nothing".to_owned() }
+}
+
+/// Lets the dispatcher claim `count` jobs, one after another.
+fn fill(dispatcher: &mut Dispatcher, count: usize) -> Vec<(AttemptId, Work, CancellationToken)> {
+    let mut started = Vec::new();
+    let mut claimed = 0;
+    let mut effects = dispatcher.handle(Event::Inbound(Inbound::Bell));
+    while let Some(effect) = effects.pop() {
+        match effect {
+            Effect::Claim { permit } => {
+                let found = (claimed < count).then(|| work(claimed));
+                claimed += 1;
+                effects.extend(dispatcher.handle(Event::Claimed { permit, result: Ok(found) }));
+            }
+            Effect::Run { attempt, work, cancel } => started.push((attempt, *work, cancel)),
+            other => panic!("{other:?}"),
+        }
+    }
+    started
+}
+
+fn settle(dispatcher: &mut Dispatcher, attempt: AttemptId, next: Option<Work>) -> Vec<Effect> {
+    dispatcher.handle(Event::Settled { attempt, result: Ok(Settled::Accepted), next })
+}
+
+#[test]
+fn claims_stop_when_every_slot_is_taken() {
+    let mut dispatcher = ready();
+    assert_eq!(fill(&mut dispatcher, 10).len(), SLOTS);
+    assert!(!dispatcher.has_room());
+    assert!(dispatcher.handle(Event::Inbound(Inbound::Bell)).is_empty());
+}
+
+#[test]
+fn a_full_worker_still_admits_but_does_not_claim() {
+    let mut dispatcher = ready();
+    fill(&mut dispatcher, SLOTS);
+    match dispatcher.handle(element()).as_slice() {
+        [Effect::Offer { permit: None, .. }] => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_offer_with_room_claims_in_the_same_call() {
+    let mut dispatcher = ready();
+    let mut effects = dispatcher.handle(element());
+    let Some(Effect::Offer { permit: Some(permit), .. }) = effects.pop() else { panic!() };
+    let effects = dispatcher.handle(Event::Offered {
+        permit: Some(permit),
+        claimed: Some(work(1)),
+        failed: None,
+    });
+    assert!(matches!(effects.as_slice(), [Effect::Run { .. }]));
+    assert_eq!(dispatcher.running(), 1);
+}
+
+#[test]
+fn a_settlement_passes_its_permit_to_the_next_job() {
+    let mut dispatcher = ready();
+    let started = fill(&mut dispatcher, SLOTS);
+    let effects = settle(&mut dispatcher, started[0].0, Some(work(9)));
+    assert!(matches!(effects.as_slice(), [Effect::Run { .. }]), "{effects:?}");
+    assert_eq!(dispatcher.running(), SLOTS);
+}
+
+#[test]
+fn an_ended_attempt_claims_the_next_only_while_running() {
+    let mut dispatcher = ready();
+    let mut started = fill(&mut dispatcher, 2);
+    let verdict = || Verdict::Retry { delay: std::time::Duration::ZERO, counted: false, code: "x" };
+    let (attempt, work, _) = started.pop().unwrap();
+    let effects =
+        dispatcher.handle(Event::Ended { attempt, lease: work.claimed.lease, verdict: verdict() });
+    assert!(matches!(effects.as_slice(), [Effect::Settle { claim_next: true, .. }]));
+    dispatcher.handle(Event::Stop(Stop::Drain));
+    let (attempt, work, _) = started.pop().unwrap();
+    let effects =
+        dispatcher.handle(Event::Ended { attempt, lease: work.claimed.lease, verdict: verdict() });
+    assert!(matches!(effects.as_slice(), [Effect::Settle { claim_next: false, .. }]));
+}
+
+#[test]
+fn nothing_is_claimed_while_redis_or_the_renderer_is_away() {
+    let mut dispatcher = ready();
+    dispatcher.handle(Event::Inbound(Inbound::Down(unavailable())));
+    assert!(dispatcher.redis().is_err());
+    assert!(dispatcher.handle(Event::Inbound(Inbound::Bell)).is_empty());
+    let effects = dispatcher.handle(Event::Inbound(Inbound::Up));
+    let [Effect::Claim { .. }] = effects.as_slice() else { panic!("{effects:?}") };
+
+    let mut dispatcher = ready();
+    dispatcher.handle(Event::Renderer(Err("it died".to_owned())));
+    assert!(dispatcher.handle(Event::Inbound(Inbound::Bell)).is_empty());
+    assert!(!dispatcher.has_room());
+}
+
+#[test]
+fn a_lost_lease_cancels_its_render_only() {
+    let mut dispatcher = ready();
+    let started = fill(&mut dispatcher, 2);
+    let lost = started[0].1.claimed.lease.name().clone();
+    dispatcher.handle(Event::Beat(Ok(vec![lost])));
+    assert!(started[0].2.is_cancelled());
+    assert!(!started[1].2.is_cancelled());
+}
+
+#[test]
+fn a_heartbeat_renews_every_running_lease_and_waits_for_its_answer() {
+    let mut dispatcher = ready();
+    fill(&mut dispatcher, 2);
+    let Some(Effect::Beat(leases)) = dispatcher.beat() else { panic!() };
+    assert_eq!(leases.len(), 2);
+    assert!(dispatcher.beat().is_none());
+    dispatcher.handle(Event::Beat(Ok(Vec::new())));
+    assert!(dispatcher.beat().is_some());
+}
+
+#[test]
+fn draining_ends_when_the_last_attempt_has_settled() {
+    let mut dispatcher = ready();
+    let started = fill(&mut dispatcher, 2);
+    let effects = dispatcher.handle(Event::Stop(Stop::Drain));
+    assert!(
+        matches!(effects.as_slice(), [Effect::StopIntake, Effect::StartDrainTimer]),
+        "{effects:?}"
+    );
+    assert!(started.iter().all(|(_, _, cancel)| !cancel.is_cancelled()));
+    assert!(settle(&mut dispatcher, started[0].0, None).is_empty());
+    let effects = settle(&mut dispatcher, started[1].0, None);
+    assert!(matches!(effects.as_slice(), [Effect::Finish]), "{effects:?}");
+    assert_eq!(dispatcher.phase(), Phase::Stopped);
+}
+
+#[test]
+fn an_idle_worker_drains_at_once() {
+    let mut dispatcher = ready();
+    let effects = dispatcher.handle(Event::Stop(Stop::Drain));
+    assert!(matches!(effects.last(), Some(Effect::Finish)), "{effects:?}");
+}
+
+#[test]
+fn a_second_stop_and_the_drain_timeout_abort() {
+    for event in [Event::Stop(Stop::Abort), Event::DrainTimeout] {
+        let mut dispatcher = ready();
+        let started = fill(&mut dispatcher, 2);
+        dispatcher.handle(Event::Stop(Stop::Drain));
+        dispatcher.handle(event);
+        assert_eq!(dispatcher.phase(), Phase::Aborting);
+        assert!(started.iter().all(|(_, _, cancel)| cancel.is_cancelled()));
+    }
+}
+
+#[test]
+fn a_job_claimed_while_the_worker_aborts_is_released() {
+    let mut dispatcher = ready();
+    let mut effects = dispatcher.handle(Event::Inbound(Inbound::Bell));
+    let Some(Effect::Claim { permit }) = effects.pop() else { panic!() };
+    dispatcher.handle(Event::Stop(Stop::Drain));
+    dispatcher.handle(Event::Stop(Stop::Abort));
+    let effects = dispatcher.handle(Event::Claimed { permit, result: Ok(Some(work(1))) });
+    let [Effect::Run { cancel, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    assert!(cancel.is_cancelled());
+}
+
+#[test]
+fn a_failed_claim_gives_its_permit_back() {
+    let mut dispatcher = ready();
+    let mut effects = dispatcher.handle(Event::Inbound(Inbound::Bell));
+    let Some(Effect::Claim { permit }) = effects.pop() else { panic!() };
+    dispatcher.handle(Event::Claimed { permit, result: Err(unavailable()) });
+    dispatcher.handle(Event::Inbound(Inbound::Up));
+    // The claim that `Up` asked for, and two more: all three slots are free.
+    assert!(dispatcher.has_room());
+}
+
+#[test]
+fn scaling_down_takes_effect_as_attempts_end() {
+    let mut dispatcher = ready();
+    let mut started = fill(&mut dispatcher, SLOTS);
+    dispatcher.handle(Event::Inbound(Inbound::Control(Control::Scale { slots: Some(1) })));
+    let (attempt, work, _) = started.pop().unwrap();
+    let verdict = Verdict::Retry { delay: std::time::Duration::ZERO, counted: false, code: "x" };
+    let effects = dispatcher.handle(Event::Ended { attempt, lease: work.claimed.lease, verdict });
+    assert!(
+        matches!(effects.as_slice(), [Effect::Settle { claim_next: false, .. }]),
+        "{effects:?}"
+    );
+}
