@@ -1,1 +1,115 @@
-//! (module telemetry)
+//! Log lines on stderr, as text or as JSON.
+//!
+//! Crates below us that print whole messages (documents, PDFs, passwords) at
+//! debug level are held at warn, whatever level is asked for.
+
+use std::io::IsTerminal;
+
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{Layer, Registry, fmt};
+
+use crate::config::Log;
+use crate::config::values::{LogFormat, LogLevel};
+
+/// Never more talkative than warn: what they print below it is other people's data.
+const QUIET: [&str; 7] =
+    ["chromiumoxide", "chromiumoxide_cdp", "redis", "deadpool_redis", "hyper", "axum", "mio"];
+
+/// Sends the process's log lines to stderr.
+///
+/// A second call changes nothing: the first subscriber stays.
+pub fn init(log: &Log) {
+    let colours = std::io::stderr().is_terminal();
+    let subscriber = subscriber(log, colours, std::io::stderr);
+    if tracing::subscriber::set_global_default(subscriber).is_err() {
+        tracing::debug!("log lines already have a destination");
+    }
+}
+
+/// What [`init`] installs, with its writer left open, for tests.
+pub fn subscriber<W>(log: &Log, colours: bool, writer: W) -> impl Subscriber + Send + Sync + use<W>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = match log.format {
+        LogFormat::Text => fmt::layer().with_ansi(colours).with_writer(writer).boxed(),
+        LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(writer).boxed(),
+    };
+    Registry::default().with(lines.with_filter(filter(log.level)))
+}
+
+fn filter(level: LogLevel) -> Targets {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let quiet = level.min(LevelFilter::WARN);
+    Targets::new().with_default(level).with_targets(QUIET.map(|target| (target, quiet)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(level: LogLevel, format: LogFormat, log_lines: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let made = lines.clone();
+        let subscriber = subscriber(&Log { level, format }, false, move || made.clone());
+        tracing::subscriber::with_default(subscriber, log_lines);
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn json_lines_carry_their_fields() {
+        let text = written(LogLevel::Info, LogFormat::Json, || {
+            tracing::info!(job.id = "r-1", duration_ms = 12, "done");
+            tracing::debug!("unseen");
+        });
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["message"], "done");
+        assert_eq!(line["job.id"], "r-1");
+        assert_eq!(line["duration_ms"], 12);
+    }
+
+    #[test]
+    fn crates_that_print_documents_stay_quiet_at_trace() {
+        let text = written(LogLevel::Trace, LogFormat::Text, || {
+            tracing::debug!(target: "chromiumoxide::conn", "<html>secret</html>");
+            tracing::info!(target: "redis::aio", "AUTH secret");
+            tracing::warn!(target: "redis::aio", "reconnecting");
+            tracing::trace!("our own");
+        });
+        assert!(!text.contains("secret"), "{text}");
+        assert!(text.contains("reconnecting") && text.contains("our own"), "{text}");
+    }
+
+    #[test]
+    fn at_error_nobody_warns() {
+        let text = written(LogLevel::Error, LogFormat::Text, || {
+            tracing::warn!(target: "redis::aio", "reconnecting");
+        });
+        assert_eq!(text, "");
+    }
+}

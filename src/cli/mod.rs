@@ -1,1 +1,148 @@
-//! (module cli)
+//! The command line: one file a verb.
+//!
+//! A verb is a variant of [`Verb`] and a function that takes its arguments and
+//! the [`Session`]: what all verbs share. stdout is for results, stderr for logs
+//! and for the one error; nothing else in the crate prints, reads the environment
+//! or knows exit codes.
+
+pub mod config;
+pub mod exit;
+pub mod signals;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Given, Loaded, load};
+use exit::{Exit, Failure};
+
+/// Turns receipt HTML into PDFs: a Redis queue, jailed Chromium, bounded memory
+///
+/// Settings come from flags, then the environment (TILLROLL_<SECTION>__<KEY>),
+/// then the file of --config, then the built-in defaults; `tillroll config show`
+/// prints what is in force.
+///
+/// Exit codes: 0 done; 1 unexpected; 2 usage; 65 document refused or dead;
+/// 69 Redis or Chromium not available; 70 bug; 75 stopped, jobs given back;
+/// 78 configuration.
+#[derive(Debug, Parser)]
+#[command(name = "tillroll", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    shared: Shared,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Options that all verbs take.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Options of all verbs")]
+struct Shared {
+    /// Where the queue lives: redis://[user:password@]host[:port][/db]; also
+    /// TILLROLL_REDIS__URL or REDIS_URL, which keep a password out of `ps`
+    #[arg(long, global = true, value_name = "URL")]
+    redis: Option<String>,
+    /// Name of the queue [default: receipts]
+    #[arg(long, global = true, value_name = "NAME")]
+    queue: Option<String>,
+    /// Print results on stdout as JSON, for machines
+    #[arg(long, global = true)]
+    json: bool,
+    /// Read settings from this TOML file
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key, for instance --set worker.concurrency=2; may be repeated
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Least severe log line on stderr: error, warn, info, debug, trace
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Show or check the configuration
+    Config(config::Args),
+}
+
+impl Verb {
+    /// The verb's own flags that stand for a key: (flag, key, value).
+    fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
+        match self {
+            Self::Config(_) => Vec::new(),
+        }
+    }
+
+    fn run(&self, session: &Session) -> Result<(), Failure> {
+        match self {
+            Self::Config(args) => config::run(args, session),
+        }
+    }
+}
+
+/// What every verb gets.
+#[derive(Debug)]
+pub struct Session {
+    /// The configuration, with the source of each value.
+    pub loaded: Loaded,
+    /// Whether results are printed as JSON.
+    pub json: bool,
+}
+
+impl Cli {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// The exit code, after the help or the usage error has been printed.
+    pub fn from_command_line() -> Result<Self, ExitCode> {
+        Self::try_parse().map_err(|error| {
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            // Nobody is left to tell when even this cannot be printed.
+            error.print().map_or(Exit::Unexpected, |()| code).into()
+        })
+    }
+
+    /// Reads the configuration for the verb.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn session(&self) -> Result<Session, Failure> {
+        let mut flags = self.verb.flags();
+        let shared = [
+            ("--redis", "redis.url", &self.shared.redis),
+            ("--queue", "queue.name", &self.shared.queue),
+            ("--log-level", "log.level", &self.shared.log_level),
+        ];
+        for (flag, key, value) in shared {
+            flags.extend(value.clone().map(|value| (flag, key, value)));
+        }
+        let given = Given { file: self.shared.config.clone(), set: self.shared.set.clone(), flags };
+        let loaded = load(&given, std::env::vars_os())?;
+        Ok(Session { loaded, json: self.shared.json })
+    }
+
+    /// Runs the verb.
+    ///
+    /// # Errors
+    /// Whatever made the verb fail.
+    pub fn run(&self, session: &Session) -> Result<(), Failure> {
+        self.verb.run(session)
+    }
+}
+
+/// The runtime for the verbs that wait for something.
+///
+/// # Errors
+/// When the system gives no threads or no event queue.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        Failure::new(
+            Exit::Unexpected,
+            "starting the runtime",
+            error,
+            "raise the limits on threads and open files (ulimit -u, ulimit -n)",
+        )
+    })
+}

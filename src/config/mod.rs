@@ -1,1 +1,194 @@
-//! (module config)
+//! What can be set, and by whom it was set.
+//!
+//! Four layers, the first that names a key wins: a flag, the environment
+//! (`TILLROLL_<SECTION>__<KEY>`, and `REDIS_URL` below that), the file given with
+//! `--config`, and `worker-config/default.toml`, which is compiled in and is the
+//! only place where defaults stand. Every mistake in every layer is reported, all
+//! at once, with the key, where it came from and what would be right.
+//!
+//! Adding a key is one line in `keys!` below, one entry in `default.toml` with its
+//! unit and reason. The environment is passed in, so that a test depends on
+//! nothing; no file is read but the one that is named.
+
+pub mod error;
+pub mod load;
+pub mod units;
+pub mod values;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use error::{ConfigError, ConfigErrors};
+pub use load::{Entry, Given, Loaded, Source, load};
+use values::{
+    Concurrency, Isolation, Jail, LogFormat, LogLevel, Memory, Nice, QueueName, RedisUrl, Setting,
+    Size,
+};
+
+/// The defaults, with units and reasons.
+pub const DEFAULTS: &str = include_str!("../../worker-config/default.toml");
+
+/// One key: all that the layers need to know of it.
+#[derive(Debug)]
+pub struct Key {
+    /// `section.key`.
+    pub name: &'static str,
+    /// Never shown as it is.
+    pub secret: bool,
+    /// What a right value looks like.
+    pub expects: fn() -> String,
+    /// Reads a value and shows it as `config show` does; or says what is wrong.
+    pub check: fn(&str) -> Result<String, String>,
+}
+
+impl Key {
+    /// The variable that sets this key.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("TILLROLL_{}", self.name.replace('.', "__").to_uppercase())
+    }
+}
+
+/// The table of keys: makes [`Config`], its sections, [`KEYS`], and the function
+/// that builds the one from values for the other.
+macro_rules! keys {
+    ($($(#[$about:meta])* $section:ident: $Section:ident {
+        $($(#[$doc:meta])* $key:ident: $type:ty $(, $secret:ident)?;)+
+    })+) => {
+        /// The configuration in force.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Config {
+            $($(#[$about])* pub $section: $Section,)+
+        }
+
+        $($(#[$about])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $Section {
+            $($(#[$doc])* pub $key: $type,)+
+        })+
+
+        /// Every key there is, in the order in which they are shown.
+        pub static KEYS: &[Key] = &[
+            $($(Key {
+                name: concat!(stringify!($section), ".", stringify!($key)),
+                secret: keys!(@secret $($secret)?),
+                expects: <$type as Setting>::expects,
+                check: |text| <$type as Setting>::parse(text).map(|value| value.show()),
+            },)+)+
+        ];
+
+        impl Config {
+            /// Builds it from the text that `text_of` gives for each key; `None` if
+            /// one has no text, or no right one.
+            fn build<'a>(text_of: impl Fn(&'static str) -> Option<&'a str>) -> Option<Self> {
+                Some(Self { $($section: $Section { $($key: {
+                    let name = concat!(stringify!($section), ".", stringify!($key));
+                    <$type as Setting>::parse(text_of(name)?).ok()?
+                },)+ },)+ })
+            }
+        }
+    };
+    (@secret secret) => { true };
+    (@secret) => { false };
+}
+
+keys! {
+    /// Where the queue lives.
+    redis: Redis {
+        /// `None` where nobody named one: the verbs that need it refuse.
+        url: Option<RedisUrl>, secret;
+    }
+    /// The queue.
+    queue: Queue {
+        /// Part of every key in Redis.
+        name: QueueName;
+        /// How long a claimed job stays claimed without a sign of life.
+        lease: Duration;
+        /// How often leases are renewed.
+        heartbeat: Duration;
+    }
+    /// The worker.
+    worker: Worker {
+        /// How many documents render at once, if memory allows.
+        concurrency: Concurrency;
+    }
+    /// The memory budget.
+    memory: MemoryBudget {
+        /// What the worker and Chromium may take together; `None`: all that is free.
+        limit: Option<Memory>;
+        /// What is never planned for.
+        reserve: Memory;
+        /// What one more render is expected to take.
+        per_render: Size;
+    }
+    /// Chromium.
+    renderer: Renderer {
+        /// The program; `None`: search for it.
+        path: Option<PathBuf>;
+        /// What a document is locked into.
+        jail: Jail;
+        /// Who shares a renderer process.
+        isolation: Isolation;
+        /// Niceness of Chromium's processes.
+        nice: Nice;
+        /// The longest that one render may take.
+        timeout: Duration;
+    }
+    /// Stopping.
+    drain: Drain {
+        /// How long renders that have begun may go on.
+        timeout: Duration;
+    }
+    /// Health, metrics, status.
+    http: Http {
+        /// Address and port; `None`: off.
+        listen: Option<SocketAddr>;
+    }
+    /// Files that outlive a run.
+    state: State {
+        /// The directory, absolute. Not made yet.
+        dir: PathBuf;
+    }
+    /// Logs.
+    log: Log {
+        /// The least severe line that is written.
+        level: LogLevel;
+        /// How lines look.
+        format: LogFormat;
+    }
+}
+
+/// The key called `name`.
+#[must_use]
+pub fn key(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// What is wrong between keys that are right each by itself: the key to blame,
+/// and why.
+fn contradictions(config: &Config) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    let Queue { lease, heartbeat, .. } = config.queue;
+    if heartbeat * 3 > lease {
+        let lease = units::show_duration(lease);
+        found.push((
+            "queue.heartbeat",
+            format!("it is more than a third of queue.lease ({lease}), so two failed renewals would lose a lease"),
+        ));
+    }
+    if let (Some(Memory::Bytes(limit)), Memory::Bytes(reserve)) =
+        (config.memory.limit, config.memory.reserve)
+        && reserve.saturating_add(config.memory.per_render.bytes()) > limit
+    {
+        found.push((
+            "memory.limit",
+            format!(
+                "memory.reserve ({}) and one render ({}) do not fit in it",
+                units::show_bytes(reserve),
+                units::show_bytes(config.memory.per_render.bytes()),
+            ),
+        ));
+    }
+    found
+}

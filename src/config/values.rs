@@ -1,0 +1,495 @@
+//! The types of the configuration's values: each reads itself from text, says
+//! what it expects, and shows itself in a form that reads back.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::units::{self, parse_bytes, parse_duration, show_bytes, show_duration};
+
+/// A value of the configuration.
+pub trait Setting: Sized {
+    /// Reads it. The error says what is wrong, in words that follow "because".
+    ///
+    /// # Errors
+    /// When `text` is not such a value.
+    fn parse(text: &str) -> Result<Self, String>;
+
+    /// What a right value looks like, in words that follow "expected".
+    fn expects() -> String;
+
+    /// The value as text: what [`Setting::parse`] reads, or, for a secret, a
+    /// redacted form of it.
+    fn show(&self) -> String;
+}
+
+/// An enum of plain words.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $word:literal $variant:ident),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$doc])* $variant),+ }
+
+        impl $name {
+            /// The word for it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl Setting for $name {
+            fn parse(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(String::new()),
+                }
+            }
+            fn expects() -> String {
+                let words: &[&str] = &[$($word),+];
+                words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ")
+            }
+            fn show(&self) -> String {
+                self.as_str().into()
+            }
+        }
+    };
+}
+
+words! {
+    /// What a document is locked into.
+    Jail {
+        /// Namespaces made by bubblewrap: no network, files or processes in reach.
+        "bwrap" Bwrap,
+        /// Chromium's own sandbox alone.
+        "none" None,
+    }
+}
+
+words! {
+    /// The least severe log line that is written.
+    LogLevel {
+        /// What an operator must look at.
+        "error" Error,
+        /// What may become an error.
+        "warn" Warn,
+        /// One line a job, and each change of state.
+        "info" Info,
+        /// Decisions with their reasons.
+        "debug" Debug,
+        /// Everything.
+        "trace" Trace,
+    }
+}
+
+words! {
+    /// How log lines look.
+    LogFormat {
+        /// For people.
+        "text" Text,
+        /// One JSON object a line.
+        "json" Json,
+    }
+}
+
+/// Who shares a renderer process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// A tenant's own jobs, and nobody else's.
+    Tenant,
+    /// Nobody: every job gets a fresh context.
+    Job,
+}
+
+impl Setting for Isolation {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "tenant" => Ok(Self::Tenant),
+            "job" => Ok(Self::Job),
+            "browser" => Err("a browser for each tenant is not supported yet".into()),
+            _ => Err(String::new()),
+        }
+    }
+    fn expects() -> String {
+        "\"tenant\" or \"job\"".into()
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::Tenant => "tenant".into(),
+            Self::Job => "job".into(),
+        }
+    }
+}
+
+/// Where Redis is, with its password: [`RedisUrl::expose`] is the only way to
+/// see that.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl(String);
+
+impl RedisUrl {
+    /// The URL as given, password included: for the Redis client only.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&redact_url(&self.0))
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RedisUrl({self})")
+    }
+}
+
+/// `url` without what may be secret in it: user and password before the host,
+/// and everything after a question mark (`?pass=…` of a socket's URL).
+#[must_use]
+pub fn redact_url(url: &str) -> String {
+    let is_scheme = |text: &str| text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'+');
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
+        _ => (String::new(), url),
+    };
+    let (place, query) = rest.split_once('?').map_or((rest, None), |(p, query)| (p, Some(query)));
+    let hidden_query = if query.is_some() { "?***" } else { "" };
+    match place.rsplit_once('@') {
+        // Either a password with a question mark, or a query with an at sign.
+        _ if query.is_some_and(|query| query.contains('@')) => format!("{scheme}***"),
+        Some((_, host)) => format!("{scheme}***@{host}{hidden_query}"),
+        None => format!("{scheme}{place}{hidden_query}"),
+    }
+}
+
+impl Setting for Option<RedisUrl> {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err("it has no scheme".into());
+        };
+        match scheme {
+            "redis" | "unix" | "redis+unix" if rest.is_empty() => Err("it names no place".into()),
+            "redis" | "unix" | "redis+unix" => Ok(Some(RedisUrl(text.into()))),
+            "rediss" | "valkeys" => Err("TLS is not built in: use a tunnel such as stunnel".into()),
+            _ => Err("its scheme is unknown".into()),
+        }
+    }
+    fn expects() -> String {
+        "a URL such as redis://127.0.0.1:6379 or unix:///run/redis/redis.sock".into()
+    }
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(String::new, RedisUrl::to_string)
+    }
+}
+
+/// A queue's name: part of every key, so without braces or colons.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueName(String);
+
+impl QueueName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Setting for QueueName {
+    fn parse(text: &str) -> Result<Self, String> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.into()))
+        } else {
+            Err(String::new())
+        }
+    }
+    fn expects() -> String {
+        "1 to 64 characters of A-Z a-z 0-9 . _ -".into()
+    }
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// How many documents render at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Concurrency {
+    /// One more than there are cores.
+    Auto,
+    /// So many.
+    Fixed(u16),
+}
+
+impl Concurrency {
+    /// More than any machine renders well: a slot costs a page of memory.
+    const MOST: u16 = 512;
+
+    /// The number of slots on a machine with `cores`.
+    #[must_use]
+    pub fn slots(self, cores: usize) -> usize {
+        match self {
+            Self::Auto => cores.saturating_add(1).min(usize::from(Self::MOST)),
+            Self::Fixed(slots) => usize::from(slots),
+        }
+    }
+}
+
+impl Setting for Concurrency {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(slots) if (1..=Self::MOST).contains(&slots) => Ok(Self::Fixed(slots)),
+            _ if text == "auto" => Ok(Self::Auto),
+            _ => Err(String::new()),
+        }
+    }
+    fn expects() -> String {
+        format!("\"auto\" or a number from 1 to {}", Self::MOST)
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "auto".into(),
+            Self::Fixed(slots) => slots.to_string(),
+        }
+    }
+}
+
+/// An amount of memory: bytes, or a share of the machine's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the machine's memory, 1 to 100.
+    Percent(u8),
+}
+
+impl Memory {
+    /// The amount in bytes, on a machine with `total` bytes.
+    #[must_use]
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => total / 100 * u64::from(percent),
+        }
+    }
+}
+
+impl Setting for Memory {
+    fn parse(text: &str) -> Result<Self, String> {
+        let Some(percent) = text.strip_suffix('%') else {
+            return parse_bytes(text).map(Self::Bytes);
+        };
+        match percent.trim().parse() {
+            Ok(percent @ 1..=100) => Ok(Self::Percent(percent)),
+            _ => Err("a share is a whole number from 1% to 100%".into()),
+        }
+    }
+    fn expects() -> String {
+        format!("{} or a share such as \"50%\"", units::SIZE)
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::Bytes(bytes) => show_bytes(*bytes),
+            Self::Percent(percent) => format!("{percent}%"),
+        }
+    }
+}
+
+/// The memory that may be used: `None` is `auto`, all that is really free.
+impl Setting for Option<Memory> {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(None),
+            _ => match Memory::parse(text)? {
+                Memory::Bytes(0) => Err("nothing can be rendered in no memory".into()),
+                memory => Ok(Some(memory)),
+            },
+        }
+    }
+    fn expects() -> String {
+        format!("\"auto\", {}", Memory::expects())
+    }
+    fn show(&self) -> String {
+        self.map_or_else(|| "auto".into(), |memory| memory.show())
+    }
+}
+
+/// A number of bytes, more than none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(u64);
+
+impl Size {
+    /// In bytes.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl Setting for Size {
+    fn parse(text: &str) -> Result<Self, String> {
+        match parse_bytes(text)? {
+            0 => Err("it must be more than nothing".into()),
+            bytes => Ok(Self(bytes)),
+        }
+    }
+    fn expects() -> String {
+        units::SIZE.into()
+    }
+    fn show(&self) -> String {
+        show_bytes(self.0)
+    }
+}
+
+/// More than none, and no more than a day: a longer one is a slip of the unit.
+impl Setting for Duration {
+    fn parse(text: &str) -> Result<Self, String> {
+        match parse_duration(text)? {
+            Self::ZERO => Err("it must be more than nothing".into()),
+            duration if duration > Self::from_secs(86_400) => Err("it is more than a day".into()),
+            duration => Ok(duration),
+        }
+    }
+    fn expects() -> String {
+        units::DURATION.into()
+    }
+    fn show(&self) -> String {
+        show_duration(*self)
+    }
+}
+
+/// A program's path; `None` (written `""`) is "search for it".
+impl Setting for Option<PathBuf> {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Ok(None),
+            _ => PathBuf::parse(text).map(Some),
+        }
+    }
+    fn expects() -> String {
+        "an absolute path, or \"\" to search".into()
+    }
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(String::new, PathBuf::show)
+    }
+}
+
+/// Absolute: a relative one would depend on where the worker was started.
+impl Setting for PathBuf {
+    fn parse(text: &str) -> Result<Self, String> {
+        let path = Self::from(text);
+        if path.is_absolute() { Ok(path) } else { Err("it is not absolute".into()) }
+    }
+    fn expects() -> String {
+        "an absolute path".into()
+    }
+    fn show(&self) -> String {
+        self.display().to_string()
+    }
+}
+
+/// Niceness, 0 (as the others) to 19 (after everybody else).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nice(u8);
+
+impl Nice {
+    /// The number that `nice(1)` takes.
+    #[must_use]
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl Setting for Nice {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(nice @ 0..=19) => Ok(Self(nice)),
+            _ => Err(String::new()),
+        }
+    }
+    fn expects() -> String {
+        "a number from 0 to 19".into()
+    }
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// Where HTTP is served; `None` (written `""`) is "nowhere".
+impl Setting for Option<SocketAddr> {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Ok(None),
+            _ => text.parse().map(Some).map_err(|_| String::new()),
+        }
+    }
+    fn expects() -> String {
+        "an IP address with a port such as \"127.0.0.1:9464\" or \"[::1]:9464\", or \"\" for off"
+            .into()
+    }
+    fn show(&self) -> String {
+        self.map_or_else(String::new, |address| address.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        for (url, shown) in [
+            ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+            ("redis://:hunter2@db:6379/0", "redis://***@db:6379/0"),
+            ("redis://app:hun@ter2@db", "redis://***@db"),
+            ("redis://app:hunter2?x@db", "redis://***"),
+            ("unix:///run/redis.sock?pass=hunter2", "unix:///run/redis.sock?***"),
+            ("unix:///run/redis.sock?pass=hun@ter2", "unix://***"),
+            (":hunter2@db:6379", "***@db:6379"),
+            ("app:hunter2://x@db", "***@db"),
+        ] {
+            assert_eq!(redact_url(url), shown);
+        }
+        let url = <Option<RedisUrl>>::parse("redis://:hunter2@db").unwrap().unwrap();
+        assert!(!format!("{url} {url:?}").contains("hunter2"));
+        assert_eq!(url.expose(), "redis://:hunter2@db");
+    }
+
+    #[test]
+    fn shares_are_of_the_machines_memory() {
+        assert_eq!(Memory::parse("50%").unwrap().of(4_000_000_000), 2_000_000_000);
+        assert_eq!(Memory::parse("1GB").unwrap().of(4_000_000_000), 1_000_000_000);
+        for wrong in ["0%", "101%", "5.5%", "%", "half"] {
+            assert!(Memory::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn auto_concurrency_is_one_more_than_the_cores() {
+        assert_eq!(Concurrency::parse("auto").unwrap().slots(2), 3);
+        assert_eq!(Concurrency::parse("7").unwrap().slots(2), 7);
+        for wrong in ["0", "-1", "513", "many", ""] {
+            assert!(Concurrency::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_browser_for_each_tenant_is_refused_with_its_reason() {
+        assert!(Isolation::parse("browser").unwrap_err().contains("not supported yet"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_password_survives_redaction(password in "[a-zA-Z0-9:/?#@]{1,30}Q") {
+            let url = format!("redis://app:{password}@host:6379/0");
+            prop_assert!(!redact_url(&url).contains('Q'));
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Tests of the built binary and of the library from outside: one binary, so
+//! that the crate is linked once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
+
+mod config;
