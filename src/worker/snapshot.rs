@@ -1,0 +1,228 @@
+//! What a worker says about itself: published by the dispatcher, read by
+//! `/status`, the health pages and `tillroll status`.
+//!
+//! The JSON form is a public contract: fields are added, never renamed. It holds
+//! names and numbers, never a document's content.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+/// Where the worker is in its life.
+///
+/// ```text
+/// Starting ──▶ Running ──▶ Draining ──▶ Stopped
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Connecting to Redis, launching the first browser.
+    Starting,
+    /// Taking jobs.
+    Running,
+    /// Finishing what has begun; nothing new is taken.
+    Draining,
+    /// All is settled.
+    Stopped,
+}
+
+/// Whether something the worker depends on works; if not, why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    /// Whether it works.
+    pub ok: bool,
+    /// Why not, in one line with the remedy; `None` while it works.
+    pub why: Option<String>,
+}
+
+impl Condition {
+    /// It works.
+    #[must_use]
+    pub fn ok() -> Self {
+        Self { ok: true, why: None }
+    }
+
+    /// It does not, because of `why`.
+    pub fn bad(why: impl Into<String>) -> Self {
+        Self { ok: false, why: Some(why.into()) }
+    }
+}
+
+/// How many documents render.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Slots {
+    /// How many may render at once.
+    pub total: usize,
+    /// How many do.
+    pub in_use: usize,
+}
+
+/// The memory budget, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MemoryUse {
+    /// Whether there is room for one more render (or one is running).
+    pub condition: Condition,
+    /// What the worker and Chromium may take together.
+    pub budget_bytes: u64,
+    /// What they take.
+    pub used_bytes: u64,
+    /// What one more render is expected to take.
+    pub per_render_bytes: u64,
+}
+
+/// Attempts that ended since the worker started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Totals {
+    /// Jobs done.
+    pub done: u64,
+    /// Jobs that ended without a PDF.
+    pub failed: u64,
+    /// Attempts that were given back or are to be repeated.
+    pub retried: u64,
+}
+
+/// One supervised Chromium.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Browser {
+    /// The host's pid of its first process.
+    pub pid: u32,
+    /// As it names itself: `HeadlessChrome/156.0.8078.79`.
+    pub version: String,
+    /// Contexts that are kept warm.
+    pub contexts: usize,
+}
+
+/// Jobs of the whole queue, by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct QueueCounts {
+    /// Pushed, not yet admitted.
+    pub inbox: u64,
+    /// Waiting for a worker.
+    pub ready: u64,
+    /// Waiting for their time.
+    pub delayed: u64,
+    /// In the hands of a worker.
+    pub leased: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+/// Everything a worker says about itself at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// The worker's id.
+    pub worker: String,
+    /// Tillroll's version.
+    pub version: &'static str,
+    /// Name of the queue.
+    pub queue: String,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Redis.
+    pub redis: Condition,
+    /// Chromium.
+    pub renderer: Condition,
+    /// Slots.
+    pub slots: Slots,
+    /// Memory.
+    pub memory: MemoryUse,
+    /// What ended so far.
+    pub totals: Totals,
+    /// The browser, while one runs.
+    pub browser: Option<Browser>,
+    /// The queue, where it has been asked.
+    pub jobs: Option<QueueCounts>,
+    /// When the worker started.
+    #[serde(rename = "uptime_ms", serialize_with = "milliseconds_since")]
+    pub started: Instant,
+    /// When the dispatcher published this: how `/healthz` knows that it lives.
+    #[serde(rename = "age_ms", serialize_with = "milliseconds_since")]
+    pub published: Instant,
+}
+
+/// Why a worker does not take jobs: one line for each thing that is away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// `phase`, `redis`, `renderer`, `memory` or `dispatcher`.
+    pub what: &'static str,
+    /// Why.
+    pub why: String,
+}
+
+impl Snapshot {
+    /// The dispatcher publishes each second; silent for longer than this, it
+    /// hangs.
+    pub const SILENCE: Duration = Duration::from_secs(10);
+
+    /// What is said before anything is known.
+    #[must_use]
+    pub fn starting(worker: String, queue: String) -> Self {
+        let now = Instant::now();
+        Self {
+            worker,
+            queue,
+            version: env!("CARGO_PKG_VERSION"),
+            phase: Phase::Starting,
+            redis: Condition::bad("not connected yet"),
+            renderer: Condition::bad("not launched yet"),
+            slots: Slots::default(),
+            memory: MemoryUse {
+                condition: Condition::bad("not measured yet"),
+                budget_bytes: 0,
+                used_bytes: 0,
+                per_render_bytes: 0,
+            },
+            totals: Totals::default(),
+            browser: None,
+            jobs: None,
+            started: now,
+            published: now,
+        }
+    }
+
+    /// Whether the dispatcher has spoken lately.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        self.published.elapsed() <= Self::SILENCE
+    }
+
+    /// Why it does not take jobs now; empty if it does.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        if !self.alive() {
+            let seconds = self.published.elapsed().as_secs();
+            reasons.push(Reason {
+                what: "dispatcher",
+                why: format!("silent for {seconds} s: restart the worker"),
+            });
+        }
+        let phase = match self.phase {
+            Phase::Running => None,
+            Phase::Starting => Some("starting"),
+            Phase::Draining => Some("draining"),
+            Phase::Stopped => Some("stopped"),
+        };
+        reasons.extend(phase.map(|why| Reason { what: "phase", why: why.into() }));
+        for (what, condition) in [
+            ("redis", &self.redis),
+            ("renderer", &self.renderer),
+            ("memory", &self.memory.condition),
+        ] {
+            if !condition.ok {
+                let why = condition.why.clone().unwrap_or_else(|| "it does not work".into());
+                reasons.push(Reason { what, why });
+            }
+        }
+        reasons
+    }
+}
+
+fn milliseconds_since<S: serde::Serializer>(
+    then: &Instant,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let milliseconds = u64::try_from(then.elapsed().as_millis()).unwrap_or(u64::MAX);
+    serializer.serialize_u64(milliseconds)
+}
