@@ -1,0 +1,46 @@
+# Tillroll: what people and CI run. Each target says what it does: `make help`.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+CARGO ?= cargo
+# The lock file decides what is built; a change to it is a commit, not an accident.
+LOCKED := --locked
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+.PHONY: deps
+deps: ## Install what Tillroll needs to run (apt; root or sudo)
+	@scripts/install-deps run
+
+.PHONY: lint
+lint: ## Formatting, lints, documentation: warnings are errors
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc $(LOCKED) --no-deps
+
+.PHONY: test
+test: ## Everything that CI runs; installs what the tests need
+	@scripts/install-deps test
+	@$(MAKE) --no-print-directory lint
+	$(CARGO) build $(LOCKED) --benches
+	$(CARGO) test $(LOCKED) --doc --quiet
+	@# The runner comes last, so that its summary does.
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		echo '$(CARGO) nextest run'; \
+		$(CARGO) nextest run $(LOCKED) --no-fail-fast; \
+	else \
+		echo '$(CARGO) test'; \
+		$(CARGO) test $(LOCKED) --no-fail-fast --lib --bins --tests; \
+	fi
+
+.PHONY: build
+build: ## The release binary: target/release/tillroll
+	$(CARGO) build $(LOCKED) --release
+
+.PHONY: demo
+demo: ## Render the fixtures of three tenants through a queue: target/demo/
+	@scripts/install-deps demo
+	$(CARGO) build $(LOCKED) --release
+	scripts/demo
