@@ -6,8 +6,12 @@
 //! or knows exit codes.
 
 pub mod config;
+pub mod enqueue;
 pub mod exit;
+pub mod files;
+pub mod options;
 pub mod signals;
+pub mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,6 +67,10 @@ struct Shared {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Push HTML files to the queue as jobs; --wait for the PDFs
+    Enqueue(enqueue::Args),
+    /// Show what the queue holds and which workers live
+    Status,
     /// Show or check the configuration
     Config(config::Args),
 }
@@ -71,12 +79,14 @@ impl Verb {
     /// The verb's own flags that stand for a key: (flag, key, value).
     fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
         match self {
-            Self::Config(_) => Vec::new(),
+            Self::Config(_) | Self::Enqueue(_) | Self::Status => Vec::new(),
         }
     }
 
     fn run(&self, session: &Session) -> Result<(), Failure> {
         match self {
+            Self::Enqueue(args) => enqueue::run(args, session),
+            Self::Status => status::run(session),
             Self::Config(args) => config::run(args, session),
         }
     }
@@ -89,6 +99,41 @@ pub struct Session {
     pub loaded: Loaded,
     /// Whether results are printed as JSON.
     pub json: bool,
+}
+
+impl Session {
+    /// The Redis URL, for the verbs that cannot do without.
+    ///
+    /// # Errors
+    /// Where nobody named one.
+    pub fn redis_url(&self) -> Result<String, Failure> {
+        self.loaded.config.redis.url.as_ref().map(|url| url.expose().to_owned()).ok_or_else(|| {
+            Failure::new(
+                Exit::Config,
+                "looking for Redis",
+                "no URL is given",
+                "give --redis redis://HOST:6379, or set TILLROLL_REDIS__URL or REDIS_URL; \
+                 to render a file without any Redis: tillroll render FILE",
+            )
+        })
+    }
+}
+
+/// Rows under headings, columns aligned; the first is left-aligned, numbers need no more.
+fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(headings.get(column).map(|h| h.chars().count())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let aligned =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}", width = *width));
+        format!("{}\n", aligned.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    let mut text = line(headings.to_vec());
+    text.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
+    text
 }
 
 impl Cli {
