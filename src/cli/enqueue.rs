@@ -86,7 +86,7 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     for path in &args.files {
         jobs.push(element(args, &Input::new(path), delay, &options)?);
     }
-    let client = Client::new(&url, &session.loaded.config.queue.name.as_str(), 4)
+    let client = Client::new(url.expose(), session.loaded.config.queue.name.as_str(), 4)
         .map_err(|error| unavailable("reading the Redis URL", &error))?;
     super::runtime()?.block_on(async {
         for (_, element) in &jobs {

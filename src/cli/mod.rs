@@ -18,12 +18,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::values::RedisUrl;
 use crate::config::{Given, Loaded, load};
 use exit::{Exit, Failure};
 
 /// Turns receipt HTML into PDFs: a Redis queue, jailed Chromium, bounded memory
 ///
-/// Settings come from flags, then the environment (TILLROLL_<SECTION>__<KEY>),
+/// Settings come from flags, then the environment (TILLROLL_SECTION__KEY),
 /// then the file of --config, then the built-in defaults; `tillroll config show`
 /// prints what is in force.
 ///
@@ -43,11 +44,11 @@ pub struct Cli {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of all verbs")]
 struct Shared {
-    /// Where the queue lives: redis://[user:password@]host[:port][/db]; also
-    /// TILLROLL_REDIS__URL or REDIS_URL, which keep a password out of `ps`
+    /// Where the queue lives: redis://HOST:PORT/DB, redis://USER:PASSWORD@HOST, or
+    /// unix:///PATH; TILLROLL_REDIS__URL and REDIS_URL keep a password out of `ps`
     #[arg(long, global = true, value_name = "URL")]
     redis: Option<String>,
-    /// Name of the queue [default: receipts]
+    /// Name of the queue
     #[arg(long, global = true, value_name = "NAME")]
     queue: Option<String>,
     /// Print results on stdout as JSON, for machines
@@ -68,7 +69,7 @@ struct Shared {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Push HTML files to the queue as jobs; --wait for the PDFs
-    Enqueue(enqueue::Args),
+    Enqueue(Box<enqueue::Args>),
     /// Show what the queue holds and which workers live
     Status,
     /// Show or check the configuration
@@ -102,18 +103,18 @@ pub struct Session {
 }
 
 impl Session {
-    /// The Redis URL, for the verbs that cannot do without.
+    /// Where the queue lives, for the verbs that need one.
     ///
     /// # Errors
-    /// Where nobody named one.
-    pub fn redis_url(&self) -> Result<String, Failure> {
-        self.loaded.config.redis.url.as_ref().map(|url| url.expose().to_owned()).ok_or_else(|| {
+    /// When nobody said so: there is no default, on purpose.
+    pub fn redis_url(&self) -> Result<&RedisUrl, Failure> {
+        self.loaded.config.redis.url.as_ref().ok_or_else(|| {
             Failure::new(
                 Exit::Config,
-                "looking for Redis",
-                "no URL is given",
-                "give --redis redis://HOST:6379, or set TILLROLL_REDIS__URL or REDIS_URL; \
-                 to render a file without any Redis: tillroll render FILE",
+                "finding the queue",
+                "no Redis is named",
+                "give --redis URL, set TILLROLL_REDIS__URL or REDIS_URL, or set redis.url in the \
+                 file of --config",
             )
         })
     }
@@ -190,4 +191,28 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
             "raise the limits on threads and open files (ulimit -u, ulimit -n)",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_redis_the_verbs_that_need_one_say_how_to_name_it() {
+        let session = |set: &[&str]| {
+            let set = set.iter().map(ToString::to_string).collect();
+            let given = Given { set, ..Given::default() };
+            Session { loaded: load(&given, []).unwrap(), json: false }
+        };
+        let failure = session(&[]).redis_url().unwrap_err().clone();
+        assert_eq!(failure.exit, Exit::Config);
+        assert!(failure.fix.contains("--redis") && failure.fix.contains("REDIS_URL"));
+        assert!(session(&["redis.url=redis://h"]).redis_url().is_ok());
+    }
 }

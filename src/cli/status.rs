@@ -16,7 +16,7 @@ pub fn run(session: &Session) -> Result<(), Failure> {
     let config = &session.loaded.config;
     let lease = config.queue.lease;
     let queue_config = QueueConfig {
-        url: session.redis_url()?,
+        url: session.redis_url()?.expose().to_owned(),
         queue: config.queue.name.as_str().to_owned(),
         worker: "status".to_owned(),
         lease,
@@ -33,7 +33,7 @@ pub fn run(session: &Session) -> Result<(), Failure> {
             .into_iter()
             .map(|(id, age, description)| {
                 let description: Value =
-                    description.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+                    serde_json::from_str(&description).unwrap_or_default();
                 json!({
                     "id": id,
                     "alive": age < lease,

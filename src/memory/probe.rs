@@ -116,7 +116,7 @@ impl Probe {
         let v1 =
             lines.iter().find(|(controllers, _)| controllers.split(',').any(|c| c == "memory"));
         let v2 = lines.iter().find(|(controllers, _)| controllers.is_empty());
-        let (base, path, read): (PathBuf, &str, fn(&Path) -> Option<Cgroup>) = match (v1, v2) {
+        let (base, path, read): (PathBuf, &str, ReadCgroup) = match (v1, v2) {
             (Some((_, path)), _) => (self.root.join("sys/fs/cgroup/memory"), path, read_v1),
             (None, Some((_, path))) => {
                 let unified = self.root.join("sys/fs/cgroup/unified");
@@ -135,6 +135,9 @@ impl Probe {
             .min_by_key(|group| group.limit.saturating_sub(group.working_set))
     }
 }
+
+/// Reads one directory of a hierarchy; `None` where it sets no limit.
+type ReadCgroup = fn(&Path) -> Option<Cgroup>;
 
 fn meminfo_available(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

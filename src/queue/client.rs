@@ -41,7 +41,7 @@ pub struct Answer {
 impl Answer {
     /// Splits a reply element.
     #[must_use]
-    pub fn split(mut element: Vec<u8>) -> Self {
+    pub fn read(mut element: Vec<u8>) -> Self {
         match element.iter().position(|byte| *byte == b'\n') {
             None => Self { line: String::from_utf8_lossy(&element).into_owned(), body: Vec::new() },
             Some(at) => {
@@ -133,7 +133,7 @@ impl Client {
             let reply: Option<(String, Vec<u8>)> =
                 cmd("BLPOP").arg(&key).arg(block).query_async(&mut connection).await?;
             if let Some((_, element)) = reply {
-                return Ok(Some(Answer::split(element)));
+                return Ok(Some(Answer::read(element)));
             }
         }
     }
@@ -153,10 +153,10 @@ mod tests {
 
     #[test]
     fn a_reply_is_split_at_its_first_newline() {
-        let answer = Answer::split(b"{\"v\":1}\n%PDF-1.4\n%%EOF".to_vec());
+        let answer = Answer::read(b"{\"v\":1}\n%PDF-1.4\n%%EOF".to_vec());
         assert_eq!(answer.line, "{\"v\":1}");
         assert_eq!(answer.body, b"%PDF-1.4\n%%EOF");
-        let answer = Answer::split(b"{\"v\":1}".to_vec());
+        let answer = Answer::read(b"{\"v\":1}".to_vec());
         assert!(answer.body.is_empty() && answer.line == "{\"v\":1}");
     }
 }

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 
 use crate::failure::Failure;
 use crate::job::RenderOptions;
+pub use crate::job::reply::Warning;
 
 /// One document to render.
 #[derive(Debug, Clone)]
@@ -23,17 +24,6 @@ pub struct RenderRequest {
     pub options: Arc<RenderOptions>,
     /// The PDF's only date, where the options give none: the job's admission.
     pub date: OffsetDateTime,
-}
-
-/// Something that a person should know about a PDF that was made all the same.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Warning {
-    /// A bounded name for machines.
-    pub code: &'static str,
-    /// What was noticed.
-    pub message: String,
-    /// What to do about it.
-    pub remedy: String,
 }
 
 /// A finished PDF.
