@@ -1,1 +1,11 @@
 //! (module renderer)
+pub mod browser;
+pub mod cdp;
+mod contain;
+pub mod context;
+pub mod engine;
+pub mod flags;
+pub mod jail;
+pub mod launcher;
+pub mod processes;
+pub mod profile;
