@@ -3,6 +3,10 @@
 //! This module is the seam. The worker knows only [`Render`]; what stands
 //! behind it is the pool of warm Chromium pages, or in tests a script.
 
+mod markup;
+pub mod paper;
+pub mod pdf;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
