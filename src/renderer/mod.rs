@@ -3,9 +3,19 @@
 //! This module is the seam. The worker knows only [`Render`]; what stands
 //! behind it is the pool of warm Chromium pages, or in tests a script.
 
+pub mod browser;
+pub mod cdp;
+mod contain;
+pub mod context;
+pub mod engine;
+pub mod flags;
+pub mod jail;
+pub mod launcher;
 mod markup;
 pub mod paper;
 pub mod pdf;
+pub mod processes;
+pub mod profile;
 
 use std::future::Future;
 use std::pin::Pin;
