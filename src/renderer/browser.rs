@@ -496,8 +496,11 @@ impl Supervisor {
         if self.group {
             group_emptied(self.child.pid()).await;
         }
-        drop(self.profile);
-        drop(self.leaving);
+        self.connection.finished().await;
+        let Self { connection, child, first, profile, leaving, .. } = self;
+        drop((connection, child, first, profile));
+        // Only now: whoever waits for this finds nothing left.
+        drop(leaving);
     }
 }
 

@@ -26,7 +26,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open,
+    pidfd_send_signal, waitid,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// How much of a child's stderr is kept: the last 16 KiB.
@@ -211,7 +214,9 @@ impl Thread {
             for child in &mut self.running {
                 child.read_stderr();
             }
-            self.running.retain_mut(|child| !child.reap());
+            for ended in self.running.extract_if(.., |child| child.has_ended()) {
+                ended.reap();
+            }
             let mut counter = [0u8; 8];
             // Would block when something else woke us.
             rustix::io::read(&*self.wake, &mut counter).ok();
@@ -323,30 +328,27 @@ impl Running {
         }
     }
 
-    /// Whether it has ended and was reaped.
-    fn reap(&mut self) -> bool {
-        use rustix::process::{WaitId, WaitIdOptions, waitid};
+    fn has_ended(&self) -> bool {
         let flags = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        match waitid(WaitId::PidFd(self.handle.as_fd()), flags) {
-            Ok(None) => return false,
-            Ok(Some(_)) | Err(_) => {}
-        }
+        !matches!(waitid(WaitId::PidFd(self.handle.as_fd()), flags), Ok(None))
+    }
+
+    /// Reaps it, with all that it leaves; then says so.
+    fn reap(mut self) {
         self.read_stderr();
         if self.group {
             // While the leader is not reaped, its group's number is its own.
             kill_process_group(self.pid, Signal::KILL).ok();
         }
-        match self.child.try_wait() {
-            Ok(None) => false,
-            Ok(status) => {
-                self.exit.send_replace(status);
-                true
-            }
-            Err(error) => {
-                // Someone else reaped it: it is gone, but how is not known.
-                tracing::error!(%error, "a child could not be reaped");
-                true
-            }
+        let Self { mut child, handle, pipe, tail, exit, .. } = self;
+        // It has ended, so this does not wait.
+        let status = child.wait();
+        // Whoever hears of the end finds no descriptor of ours any more.
+        drop((child, handle, pipe, tail));
+        match status {
+            Ok(status) => drop(exit.send_replace(Some(status))),
+            // Someone else reaped it: it is gone, but how is not known.
+            Err(error) => tracing::error!(%error, "a child could not be reaped"),
         }
     }
 }

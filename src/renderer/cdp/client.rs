@@ -17,6 +17,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::error::{CdpError, CloseReason};
 use super::frame::{self, FrameDecoder, Message, OUTGOING_LIMIT};
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     outgoing: mpsc::Sender<Vec<u8>>,
     closed: CancellationToken,
+    tasks: TaskTracker,
 }
 
 /// A connection to one browser. Cheap to clone.
@@ -74,9 +76,11 @@ impl Connection {
             state: Mutex::default(),
             outgoing,
             closed: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         });
-        tokio::spawn(write(Arc::clone(&shared), commands, queue));
-        tokio::spawn(read(Arc::clone(&shared), replies));
+        shared.tasks.spawn(write(Arc::clone(&shared), commands, queue));
+        shared.tasks.spawn(read(Arc::clone(&shared), replies));
+        shared.tasks.close();
         Ok(Self { shared })
     }
 
@@ -84,6 +88,11 @@ impl Connection {
     #[must_use]
     pub fn closed(&self) -> &CancellationToken {
         &self.shared.closed
+    }
+
+    /// Resolves when it has ended and its pipes are closed.
+    pub async fn finished(&self) {
+        self.shared.tasks.wait().await;
     }
 
     /// Why it ended, once it has.
