@@ -80,6 +80,7 @@ pub enum Verb {
     Enqueue(Box<enqueue::Args>),
     /// Show what the queue holds and which workers live
     Status,
+    /// Render sample receipts through the queue; `make demo` calls it
     #[command(hide = true)]
     Demo(demo::Args),
     /// Show or check the configuration
@@ -232,7 +233,12 @@ mod tests {
         let session = |set: &[&str]| {
             let set = set.iter().map(ToString::to_string).collect();
             let given = Given { set, ..Given::default() };
-            Session { loaded: load(&given, []).unwrap(), json: false }
+            Session {
+                loaded: load(&given, []).unwrap(),
+                json: false,
+                home: None,
+                path_dirs: Vec::new(),
+            }
         };
         let failure = session(&[]).redis_url().unwrap_err().clone();
         assert_eq!(failure.exit, Exit::Config);

@@ -19,7 +19,7 @@ use crate::renderer::launcher::Launcher;
 ///
 /// # Errors
 /// Where memory cannot be measured, or not even one renderer fits.
-pub fn governor(session: &Session) -> Result<Governor, Failure> {
+pub(super) fn governor(session: &Session) -> Result<Governor, Failure> {
     let config = &session.loaded.config;
     let probe = Probe::default();
     let what = "planning memory";
@@ -51,7 +51,7 @@ pub fn governor(session: &Session) -> Result<Governor, Failure> {
 ///
 /// # Errors
 /// Where there is no engine, no jail, or no thread to launch from.
-pub fn pool(session: &Session, contexts: usize) -> Result<Pool, Failure> {
+pub(super) fn pool(session: &Session, contexts: usize) -> Result<Pool, Failure> {
     let renderer = &session.loaded.config.renderer;
     let path: Vec<PathBuf> = session.path_dirs.clone();
     let search = Search {
@@ -112,7 +112,7 @@ pub fn pool(session: &Session, contexts: usize) -> Result<Pool, Failure> {
 ///
 /// # Errors
 /// Why it could not be launched.
-pub async fn ready(pool: &Pool) -> Result<(), Failure> {
+pub(super) async fn ready(pool: &Pool) -> Result<(), Failure> {
     const PATIENCE: Duration = Duration::from_secs(30);
     let unavailable =
         |why: String, fix: String| Failure::new(Exit::Unavailable, "launching Chromium", why, fix);

@@ -34,7 +34,7 @@ use crate::renderer::browser::{Browser, BrowserConfig};
 use crate::renderer::context::ContextOptions;
 use crate::renderer::launcher::Launcher;
 use crate::renderer::page::{Failed, Page};
-use crate::renderer::{Render, RenderFuture, RenderRequest, Rendered};
+use crate::renderer::{Readiness, Render, RenderFuture, RenderRequest, Rendered};
 
 use checkout::{Busy, Place, Warm};
 use contexts::{Checkout, Contexts};
@@ -111,6 +111,8 @@ struct Shared {
     contexts: Mutex<Contexts<Warm>>,
     counters: Mutex<Counters>,
     state: watch::Sender<BrowserState>,
+    /// What the worker sees of `state`.
+    readiness: watch::Sender<Readiness>,
     /// A context was given back or released, or the pool was closed.
     changed: Notify,
     stop: CancellationToken,
@@ -134,6 +136,7 @@ impl Pool {
             contexts: Mutex::new(Contexts::new(config.max_contexts)),
             counters: Mutex::default(),
             state: watch::Sender::new(BrowserState::Starting),
+            readiness: watch::Sender::new(BrowserState::Starting.readiness()),
             changed: Notify::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -236,6 +239,10 @@ impl Drop for Pool {
 impl Render for Pool {
     fn render(&self, request: RenderRequest) -> RenderFuture<'_> {
         Box::pin(self.shared.render(request))
+    }
+
+    fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.shared.readiness.subscribe()
     }
 }
 
@@ -360,6 +367,13 @@ impl Shared {
                 Err(_) => return Err(no_browser()),
             }
         }
+    }
+
+    /// Moves to another state of the browser, and says whether work can be taken.
+    fn enter(&self, state: BrowserState) {
+        let readiness = state.readiness();
+        self.state.send_replace(state);
+        self.readiness.send_if_modified(|now| std::mem::replace(now, readiness) != *now);
     }
 
     /// Whether contexts are never used twice.

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::recycle::{SETTLED, launch_pause};
 use crate::failure::{Class, Failure};
+use crate::renderer::Readiness;
 use crate::renderer::browser::{Browser, LaunchError};
 
 /// What there is to render with.
@@ -31,6 +32,19 @@ pub(super) enum BrowserState {
     Unavailable(Failure),
     /// The pool was closed.
     Closed,
+}
+
+impl BrowserState {
+    /// Whether work can be taken. A browser that starts is a moment's matter:
+    /// claims wait for it.
+    pub(super) fn readiness(&self) -> Readiness {
+        match self {
+            Self::Ready(_) => Ok(()),
+            Self::Starting => Err("the browser is starting".to_owned()),
+            Self::Unavailable(failure) => Err(format!("{}; {}", failure.message, failure.remedy)),
+            Self::Closed => Err("the pool is closed".to_owned()),
+        }
+    }
 }
 
 /// Runs until the pool is closed.
@@ -57,7 +71,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 tracing::warn!(error = %failure.message, launches_failed = streak,
                     "no browser could be launched");
                 shared.counters(|counters| counters.failed_launches += 1);
-                shared.state.send_replace(BrowserState::Unavailable(failure));
+                shared.enter(BrowserState::Unavailable(failure));
             }
         }
         let pause = launch_pause(streak);
@@ -66,7 +80,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
             () = tokio::time::sleep(pause) => {}
         }
     }
-    shared.state.send_replace(BrowserState::Closed);
+    shared.enter(BrowserState::Closed);
     shared.changed.notify_waiters();
 }
 
@@ -74,10 +88,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn serve(shared: &Arc<Shared>, browser: &Browser) -> bool {
     tracing::info!(pid = browser.pid(), version = browser.product(), "browser ready");
     shared.counters(|counters| counters.starts += 1);
-    shared.state.send_replace(BrowserState::Ready(browser.clone()));
+    shared.enter(BrowserState::Ready(browser.clone()));
     tokio::select! {
         () = shared.stop.cancelled() => {
-            shared.state.send_replace(BrowserState::Closed);
+            shared.enter(BrowserState::Closed);
             shared.changed.notify_waiters();
             shared.drop_idle();
             browser.close().await;
@@ -88,7 +102,7 @@ async fn serve(shared: &Arc<Shared>, browser: &Browser) -> bool {
     let reason = browser.death().map_or_else(|| "unknown".to_owned(), |reason| reason.to_string());
     tracing::warn!(pid = browser.pid(), reason, "the browser died; launching another");
     shared.counters(|counters| counters.deaths += 1);
-    shared.state.send_replace(BrowserState::Starting);
+    shared.enter(BrowserState::Starting);
     // Their renderers died with it. Busy ones are given up by their jobs.
     shared.drop_idle();
     true

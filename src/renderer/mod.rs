@@ -24,17 +24,6 @@ pub mod pdf;
 pub mod processes;
 pub mod profile;
 
-pub mod browser;
-pub mod cdp;
-mod contain;
-pub mod context;
-pub mod engine;
-pub mod flags;
-pub mod jail;
-pub mod launcher;
-pub mod processes;
-pub mod profile;
-
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

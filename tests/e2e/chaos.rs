@@ -52,7 +52,8 @@ fn a_killed_worker_leaves_no_chromium_and_loses_no_job() {
     for name in first {
         take(&mut redis, name, 60).unwrap();
     }
-    let chromium: Vec<_> = worker.chromium().into_iter().filter_map(|(pid, _)| handle(pid)).collect();
+    let chromium: Vec<_> =
+        worker.chromium().into_iter().filter_map(|(pid, _)| handle(pid)).collect();
     assert!(chromium.len() >= 4, "{} Chromium processes", chromium.len());
     let killed = Instant::now();
     worker.signal(Signal::KILL);

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::redis_server::RedisServer;
-use crate::support::{Worker, assert_sound, connect, element, receipt, text_of, tillroll, PREFIX};
+use crate::support::{PREFIX, Worker, assert_sound, connect, element, receipt, text_of, tillroll};
 
 fn run(command: &mut Command) -> Output {
     command.output().unwrap()
@@ -99,11 +99,19 @@ fn every_mistake_has_its_message_and_exit_code() {
     let missing = dir.path().join("missing.html");
     let missing = missing.to_str().unwrap();
 
-    assert_fails(&run(tillroll().args(["render", missing])), 65, &["missing.html", "check the path"]);
+    assert_fails(
+        &run(tillroll().args(["render", missing])),
+        65,
+        &["missing.html", "check the path"],
+    );
     assert_fails(&run(tillroll().args(["render", &empty])), 65, &["empty"]);
     assert_fails(&run(tillroll().args(["render", &latin1])), 65, &["UTF-8", "byte 3"]);
     assert_fails(&run(tillroll().args(["render", &good, "--paper", "A99"])), 2, &["A99", "80mm"]);
-    assert_fails(&run(tillroll().args(["render", &good, "--options", "{\"format\":\"A4\"}"])), 2, &["format", "paper"]);
+    assert_fails(
+        &run(tillroll().args(["render", &good, "--options", "{\"format\":\"A4\"}"])),
+        2,
+        &["format", "paper"],
+    );
     let unwritable = dir.path().join("no/such/dir/a.pdf");
     assert_fails(
         &run(tillroll().args(["render", &good, "-o", unwritable.to_str().unwrap()])),
@@ -115,18 +123,39 @@ fn every_mistake_has_its_message_and_exit_code() {
         69,
         &["/nonexistent/chromium"],
     );
-    assert_fails(&run(tillroll().args(["render", &good]).env("PATH", "/nonexistent")), 69, &["bwrap", "bubblewrap"]);
     assert_fails(
-        &run(tillroll().args(["render", &good, "--set", "memory.limit=100MB", "--set", "memory.reserve=1MB", "--set", "memory.per_render=50MB"])),
+        &run(tillroll().args(["render", &good]).env("PATH", "/nonexistent")),
+        69,
+        &["bwrap", "bubblewrap"],
+    );
+    assert_fails(
+        &run(tillroll().args([
+            "render",
+            &good,
+            "--set",
+            "memory.limit=100MB",
+            "--set",
+            "memory.reserve=1MB",
+            "--set",
+            "memory.per_render=50MB",
+        ])),
         69,
         &["no memory for one renderer", "MiB"],
     );
     for verb in [&["worker"][..], &["enqueue", &good], &["status"]] {
         assert_fails(&run(tillroll().args(verb)), 78, &["--redis", "REDIS_URL"]);
         // Nothing listens on port 1.
-        assert_fails(&run(tillroll().args(verb).args(["--redis", "redis://127.0.0.1:1"])), 69, &["redis"]);
+        assert_fails(
+            &run(tillroll().args(verb).args(["--redis", "redis://127.0.0.1:1"])),
+            69,
+            &["redis"],
+        );
     }
-    assert_fails(&run(tillroll().args(["worker", "--set", "queue.lease=soon"])), 78, &["queue.lease", "soon"]);
+    assert_fails(
+        &run(tillroll().args(["worker", "--set", "queue.lease=soon"])),
+        78,
+        &["queue.lease", "soon"],
+    );
     assert_eq!(run(tillroll().args(["config", "check"])).status.code(), Some(0));
 }
 
@@ -144,8 +173,15 @@ fn no_reply_in_time_is_told_as_no_worker() {
     let server = RedisServer::volatile();
     let dir = tempfile::tempdir().unwrap();
     let html = file(dir.path(), "a.html", receipt("Nobody"));
-    let output =
-        run(tillroll().args(["enqueue", &html, "--wait", "--timeout", "1s", "--redis", &server.url()]));
+    let output = run(tillroll().args([
+        "enqueue",
+        &html,
+        "--wait",
+        "--timeout",
+        "1s",
+        "--redis",
+        &server.url(),
+    ]));
     assert_fails(&output, 69, &["no reply within 1s", "start a worker"]);
 }
 
@@ -155,8 +191,11 @@ fn a_second_signal_gives_running_jobs_back_and_says_so() {
     let worker = Worker::start(&server.url(), &["--concurrency", "1"]);
     let mut redis = connect(&server.url());
     // A document that renders for seconds: many rows in a table of fixed layout.
-    let rows: String = (0..20_000).map(|row| format!("<tr><td>{row}</td><td>{row}.00</td></tr>")).collect();
-    let heavy = format!("{{\"id\":\"heavy\",\"tenant\":\"t\",\"options\":{{\"timeout_ms\":30000}}}}\n<table>{rows}</table>");
+    let rows: String =
+        (0..20_000).map(|row| format!("<tr><td>{row}</td><td>{row}.00</td></tr>")).collect();
+    let heavy = format!(
+        "{{\"id\":\"heavy\",\"tenant\":\"t\",\"options\":{{\"timeout_ms\":30000}}}}\n<table>{rows}</table>"
+    );
     use redis::Commands;
     let _: i64 = redis.lpush(format!("{PREFIX}in"), heavy).unwrap();
     let leased = format!("{PREFIX}leased");

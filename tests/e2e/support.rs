@@ -30,7 +30,9 @@ pub fn tillroll() -> Command {
 /// A receipt of a few lines, with `text` in it.
 pub fn receipt(text: &str) -> String {
     let rows: String = (1..=20)
-        .map(|row| format!("<tr><td>Item {row}</td><td style='text-align:right'>{row}.50</td></tr>"))
+        .map(|row| {
+            format!("<tr><td>Item {row}</td><td style='text-align:right'>{row}.50</td></tr>")
+        })
         .collect();
     format!(
         "<!doctype html><html><head><title>{text}</title><style>body{{font:12px 'Liberation Sans';\
@@ -65,7 +67,15 @@ impl Worker {
 
     fn launch(url: &str, more: &[&str]) -> Self {
         let mut child = tillroll()
-            .args(["worker", "--redis", url, "--set", "queue.lease=3s", "--set", "queue.heartbeat=500ms"])
+            .args([
+                "worker",
+                "--redis",
+                url,
+                "--set",
+                "queue.lease=3s",
+                "--set",
+                "queue.heartbeat=500ms",
+            ])
             .args(["--set", "http.listen="])
             .args(more)
             .stdout(Stdio::null())
@@ -119,9 +129,10 @@ impl Worker {
             if !program.contains("chrom") || !program.starts_with('/') {
                 continue;
             }
-            let kind = command.split("--type=").nth(1).map_or("browser", |rest| {
-                rest.split(' ').next().unwrap_or_default()
-            });
+            let kind = command
+                .split("--type=")
+                .nth(1)
+                .map_or("browser", |rest| rest.split(' ').next().unwrap_or_default());
             found.push((pid, kind.to_owned()));
         }
         found
@@ -143,7 +154,9 @@ fn children(pid: u32) -> Vec<u32> {
     threads
         .flatten()
         .filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|list| list.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<u32>>())
+        .flat_map(|list| {
+            list.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<u32>>()
+        })
         .collect()
 }
 

@@ -59,7 +59,9 @@ fn two_tenants_with_the_same_id_get_each_their_own() {
     let _worker = Worker::start(&server.url(), &[]);
     let mut redis = connect(&server.url());
     for tenant in ["north", "south"] {
-        let _: i64 = redis.lpush(format!("{PREFIX}in"), element(tenant, "r-1", &format!("For {tenant}"))).unwrap();
+        let _: i64 = redis
+            .lpush(format!("{PREFIX}in"), element(tenant, "r-1", &format!("For {tenant}")))
+            .unwrap();
     }
     for tenant in ["north", "south"] {
         let (reply, pdf) = take(&mut redis, &format!("{tenant}/r-1"), 30).unwrap();
@@ -94,6 +96,7 @@ fn a_bad_element_is_answered_and_costs_nobody_else() {
         let (reply, _) = take(&mut redis, &format!("t/good-{id}"), 30).unwrap();
         assert_eq!(reply["status"], "done");
     }
-    let unreadable: Option<(String, String)> = redis.blpop(format!("{PREFIX}malformed"), 30.0).unwrap();
+    let unreadable: Option<(String, String)> =
+        redis.blpop(format!("{PREFIX}malformed"), 30.0).unwrap();
     assert!(unreadable.unwrap().1.contains("malformed_header"));
 }
