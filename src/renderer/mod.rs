@@ -6,6 +6,8 @@ pub mod context;
 pub mod engine;
 pub mod flags;
 pub mod jail;
+mod launch;
 pub mod launcher;
 pub mod processes;
 pub mod profile;
+mod supervisor;
