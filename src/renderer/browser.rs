@@ -272,8 +272,10 @@ async fn spawn(launcher: &Launcher, config: &BrowserConfig) -> Result<Start, Lau
     } else {
         None
     };
+    // The jail's first process leaves the group when it is under way; until then
+    // it does not die with bubblewrap, and would wait for it for ever.
     let request =
-        SpawnRequest { program: line.program, args: line.args, env: line.env, fds, group: !jailed };
+        SpawnRequest { program: line.program, args: line.args, env: line.env, fds, group: true };
     let child = Arc::new(launcher.spawn(request).await?);
     let gate = Gate { pipe: gate, child: Arc::clone(&child), open: false };
     let gone = CancellationToken::new();

@@ -182,3 +182,34 @@ async fn a_cgroup_that_cannot_be_joined_stops_the_launch() {
     let error = failure(|c| c.cgroup = Some("/nowhere/cgroup".into())).await;
     assert!(matches!(&error, LaunchError::Contain { what: "its cgroup", .. }), "{error}");
 }
+
+/// Host pids of bubblewraps whose parent is gone and that no engine runs under.
+fn stranded() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    entries
+        .filter(|entry| {
+            let read = |file| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+            let waiting = read("stat").contains("(bwrap) S 1 ");
+            waiting
+                && read("environ").contains("TMPDIR=/tmp")
+                && read("cmdline").contains("Tillroll")
+        })
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_launch_given_up_behind_its_gate_strands_no_jail() {
+    let before = stranded();
+    for millis in 1..12 {
+        let error = failure(|c| c.launch_timeout = Duration::from_millis(millis)).await;
+        assert!(matches!(error, LaunchError::NotReady { .. }), "{error}");
+        failure(|c| c.cgroup = Some("/nowhere/cgroup".into())).await;
+    }
+    // Those that are dying may take a moment; a stranded one stays for ever.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while stranded().iter().any(|pid| !before.contains(pid)) {
+        assert!(tokio::time::Instant::now() < deadline, "{:?}, before {before:?}", stranded());
+        tokio::task::yield_now().await;
+    }
+}
