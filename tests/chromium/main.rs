@@ -1,6 +1,13 @@
 //! Tests on a real Chromium. They fail, and are never skipped, where there is
 //! none.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where its helpers do"
+)]
+
 mod fixtures;
 mod launch;
 mod pool;
