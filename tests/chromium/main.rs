@@ -5,7 +5,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test ends where its helpers do"
+    clippy::print_stdout,
+    reason = "helpers of tests fail like tests"
 )]
 
 mod fixtures;
