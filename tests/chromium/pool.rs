@@ -52,11 +52,10 @@ async fn start_heavy(
     request: RenderRequest,
 ) -> tokio::task::JoinHandle<Result<tillroll::renderer::Rendered, tillroll::failure::Failure>> {
     let runs = Arc::clone(pool);
-    let opened = pool.status().opened;
+    let tenant = Arc::clone(&request.tenant);
     let job = tokio::spawn(async move { runs.render(request).await });
     until("the job has a context", || {
-        let status = pool.status();
-        status.opened > opened && status.busy == 1
+        pool.renderers().iter().any(|one| one.busy && one.tenant == tenant)
     })
     .await;
     job
