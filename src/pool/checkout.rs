@@ -75,6 +75,8 @@ pub(super) struct Busy {
 
 impl Busy {
     pub(super) fn new(shared: &Arc<Shared>, tenant: &Arc<str>, warm: Warm, place: Place) -> Self {
+        let renderer = warm.renderer(tenant, true);
+        shared.busy(|busy| busy.insert(warm.number, renderer));
         Self { shared: Arc::clone(shared), tenant: Arc::clone(tenant), held: Some((warm, place)) }
     }
 
