@@ -60,11 +60,10 @@ end
 
 local at = now()
 local delay, deadline = tonumber(ARGV[6]), tonumber(ARGV[7])
--- What is left of an ended job of this name makes room for the new one.
-if old[1] then
-  call('UNLINK', KEYS[2], KEYS[4], KEYS[5], KEYS[6])
-  call('ZREM', P .. 'dead', name)
-end
+-- What is left under this name makes room: of an ended job, of one whose record
+-- ran out before its reply, of a rejected push. Whoever waits now waits for the new job.
+call('UNLINK', KEYS[2], KEYS[4], KEYS[5], KEYS[6])
+call('ZREM', P .. 'dead', name)
 call('RENAME', KEYS[1], KEYS[3])
 call('PERSIST', KEYS[3])
 call('HSET', KEYS[2], 'state', 'ready', 'priority', priority, 'digest', digest, 'bytes', ARGV[5],
