@@ -88,13 +88,7 @@ impl Effects {
             Ok(job) => Arc::new(job),
             Err(rejection) => {
                 self.reject(inbox, &rejection, None).await?;
-                // The reader's element brought a permit along: use it.
-                return match next {
-                    Some(token) => {
-                        Ok(queue.claim(token).await?.map(|claimed| Work { claimed, job: None }))
-                    }
-                    None => Ok(None),
-                };
+                return self.claim_instead(next).await;
             }
         };
         let (admitted, claimed) = queue.admit(inbox, &job, element.len(), next).await?;
@@ -112,6 +106,7 @@ impl Effects {
                     problem,
                 };
                 self.reject(inbox, &rejection, Some(FULL_RETRY_MS)).await?;
+                return self.claim_instead(next).await;
             }
             Admitted::Conflict => {
                 tracing::warn!(
@@ -124,6 +119,13 @@ impl Effects {
             Admitted::Admitted | Admitted::Duplicate | Admitted::Held | Admitted::Gone => {}
         }
         Ok(claimed.map(|claimed| with_document(claimed, job)))
+    }
+
+    /// An element that became no job brought a permit along: use it.
+    async fn claim_instead(&self, next: Option<&Token>) -> Result<Option<Work>, QueueError> {
+        let Some(token) = next else { return Ok(None) };
+        let claimed = self.queue().claim(token).await?;
+        Ok(claimed.map(|claimed| Work { claimed, job: None }))
     }
 
     async fn reject(

@@ -10,7 +10,7 @@
 --   duplicate  the same content under the same name is alive
 --   held       it has ended, and its result is held: answered from that
 --   conflict   other content under this name is alive; nothing was touched but the stage
---   full       too many jobs; the stage was left for `reject`
+--   full       too many jobs; the stage was left for `reject`, and nothing was claimed
 --   gone       the stage is empty: another worker admitted it, or a reply was lost
 -- Never overwrites a living job, never looks into a document.
 
@@ -55,7 +55,7 @@ if old[1] and old[2] == digest then
   end
 end
 if tonumber(call('HGET', P .. 'state', 'jobs') or '0') >= tonumber(ARGV[11]) then
-  return answer('full')
+  return { 'full', false }
 end
 
 local at = now()
