@@ -5,6 +5,7 @@
 mod admission;
 mod claims;
 mod commands;
+mod lost_replies;
 mod random;
 mod recovery;
 mod rejection;

@@ -70,8 +70,13 @@ impl Rig {
     }
 
     pub(crate) async fn queue_with_lease(&self, id: &str, lease: Duration) -> Queue {
+        Self::queue_at(self.server.url(), id, lease).await
+    }
+
+    /// Through another line than the producers'.
+    pub(crate) async fn queue_at(url: String, id: &str, lease: Duration) -> Queue {
         Queue::connect(QueueConfig {
-            url: self.server.url(),
+            url,
             queue: "receipts".to_owned(),
             worker: id.to_owned(),
             lease,

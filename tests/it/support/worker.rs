@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tillroll::memory::{Governor, Probe, Settings as MemorySettings};
+use tillroll::queue::Queue;
 use tillroll::worker::{Phase, Settings, Snapshot, Stop, Totals, Worker};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -32,9 +33,19 @@ impl Running {
         slots: usize,
         lease: Duration,
     ) -> Self {
-        let queue = rig.queue_with_lease(id, lease).await;
+        Self::on(rig.queue_with_lease(id, lease).await, renderer, slots, lease)
+    }
+
+    /// On a queue that is connected already.
+    pub(crate) fn on(
+        queue: Queue,
+        renderer: &Arc<Scripted>,
+        slots: usize,
+        lease: Duration,
+    ) -> Self {
+        let id = queue.worker().to_owned();
         let (stop, stopped) = mpsc::channel(4);
-        let first = Snapshot::starting(id.to_owned(), "receipts".to_owned());
+        let first = Snapshot::starting(id, "receipts".to_owned());
         let (publish, snapshot) = watch::channel(first);
         let settings = Settings {
             lease,
