@@ -78,11 +78,12 @@ impl Browser {
         let (child, gone) = (Arc::clone(&start.child), start.gone.clone());
         let error = match tokio::time::timeout_at(deadline, start.ready(config)).await {
             Ok(Ok(browser)) => return Ok(browser),
-            Ok(Err(error)) => error,
-            Err(_) => {
+            // The call's own deadline may strike in the same tick.
+            Err(_) | Ok(Err(LaunchError::Protocol(CdpError::Timeout { .. }))) => {
                 let (after, stderr) = (config.launch_timeout, child.stderr_tail());
                 LaunchError::NotReady { after, stderr }
             }
+            Ok(Err(error)) => error,
         };
         let error = autopsy(&child, error).await;
         gone.cancelled().await;
