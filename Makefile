@@ -18,7 +18,9 @@ deps: ## Install what Tillroll needs to run (apt; root or sudo)
 lint: ## Formatting, lints, documentation: warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc $(LOCKED) --no-deps
+	@# With private items: what contributors read is checked too.
+	RUSTDOCFLAGS='-Dwarnings -Arustdoc::private_intra_doc_links' \
+		$(CARGO) doc $(LOCKED) --no-deps --document-private-items
 
 .PHONY: test
 test: ## Everything that CI runs; installs what the tests need

@@ -65,7 +65,7 @@ impl From<ConfigErrors> for Failure {
             Exit::Config,
             "reading the configuration",
             errors,
-            "`tillroll config show` lists every key; worker-config/default.toml explains them",
+            "correct it and try `tillroll config check`; worker-config/default.toml explains every key",
         )
     }
 }

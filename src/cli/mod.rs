@@ -6,20 +6,29 @@
 //! or knows exit codes.
 
 pub mod config;
+pub mod demo;
+pub mod enqueue;
 pub mod exit;
+pub mod files;
+pub mod options;
+mod parts;
+pub mod render;
 pub mod signals;
+pub mod status;
+pub mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::values::RedisUrl;
 use crate::config::{Given, Loaded, load};
 use exit::{Exit, Failure};
 
 /// Turns receipt HTML into PDFs: a Redis queue, jailed Chromium, bounded memory
 ///
-/// Settings come from flags, then the environment (TILLROLL_<SECTION>__<KEY>),
+/// Settings come from flags, then the environment (TILLROLL_SECTION__KEY),
 /// then the file of --config, then the built-in defaults; `tillroll config show`
 /// prints what is in force.
 ///
@@ -39,11 +48,11 @@ pub struct Cli {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of all verbs")]
 struct Shared {
-    /// Where the queue lives: redis://[user:password@]host[:port][/db]; also
-    /// TILLROLL_REDIS__URL or REDIS_URL, which keep a password out of `ps`
+    /// Where the queue lives: redis://HOST:PORT/DB, redis://USER:PASSWORD@HOST, or
+    /// unix:///PATH; TILLROLL_REDIS__URL and REDIS_URL keep a password out of `ps`
     #[arg(long, global = true, value_name = "URL")]
     redis: Option<String>,
-    /// Name of the queue [default: receipts]
+    /// Name of the queue
     #[arg(long, global = true, value_name = "NAME")]
     queue: Option<String>,
     /// Print results on stdout as JSON, for machines
@@ -63,6 +72,17 @@ struct Shared {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Render what is pushed to the queue, until stopped
+    Worker(worker::Args),
+    /// Turn HTML files into PDFs, without any Redis
+    Render(Box<render::Args>),
+    /// Push HTML files to the queue as jobs; --wait for the PDFs
+    Enqueue(Box<enqueue::Args>),
+    /// Show what the queue holds and which workers live
+    Status,
+    /// Render sample receipts through the queue; `make demo` calls it
+    #[command(hide = true)]
+    Demo(demo::Args),
     /// Show or check the configuration
     Config(config::Args),
 }
@@ -71,12 +91,20 @@ impl Verb {
     /// The verb's own flags that stand for a key: (flag, key, value).
     fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
         match self {
-            Self::Config(_) => Vec::new(),
+            Self::Worker(args) => args.flags(),
+            Self::Render(_) | Self::Enqueue(_) | Self::Status | Self::Demo(_) | Self::Config(_) => {
+                Vec::new()
+            }
         }
     }
 
     fn run(&self, session: &Session) -> Result<(), Failure> {
         match self {
+            Self::Worker(_) => worker::run(session),
+            Self::Render(args) => render::run(args, session),
+            Self::Enqueue(args) => enqueue::run(args, session),
+            Self::Status => status::run(session),
+            Self::Demo(args) => demo::run(args, session),
             Self::Config(args) => config::run(args, session),
         }
     }
@@ -89,6 +117,45 @@ pub struct Session {
     pub loaded: Loaded,
     /// Whether results are printed as JSON.
     pub json: bool,
+    /// The user's home directory.
+    pub home: Option<PathBuf>,
+    /// The directories of `PATH`.
+    pub path_dirs: Vec<PathBuf>,
+}
+
+impl Session {
+    /// Where the queue lives, for the verbs that need one.
+    ///
+    /// # Errors
+    /// When nobody said so: there is no default, on purpose.
+    pub fn redis_url(&self) -> Result<&RedisUrl, Failure> {
+        self.loaded.config.redis.url.as_ref().ok_or_else(|| {
+            Failure::new(
+                Exit::Config,
+                "finding the queue",
+                "no Redis is named",
+                "give --redis URL, set TILLROLL_REDIS__URL or REDIS_URL, or set redis.url in the \
+                 file of --config",
+            )
+        })
+    }
+}
+
+/// Rows under headings, columns aligned; the first is left-aligned, numbers need no more.
+fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(headings.get(column).map(|h| h.chars().count())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let aligned =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}", width = *width));
+        format!("{}\n", aligned.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    let mut text = line(headings.to_vec());
+    text.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
+    text
 }
 
 impl Cli {
@@ -120,7 +187,11 @@ impl Cli {
         }
         let given = Given { file: self.shared.config.clone(), set: self.shared.set.clone(), flags };
         let loaded = load(&given, std::env::vars_os())?;
-        Ok(Session { loaded, json: self.shared.json })
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let path_dirs = std::env::var_os("PATH")
+            .map(|path| std::env::split_paths(&path).collect())
+            .unwrap_or_default();
+        Ok(Session { loaded, json: self.shared.json, home, path_dirs })
     }
 
     /// Runs the verb.
@@ -145,4 +216,33 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
             "raise the limits on threads and open files (ulimit -u, ulimit -n)",
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_redis_the_verbs_that_need_one_say_how_to_name_it() {
+        let session = |set: &[&str]| {
+            let set = set.iter().map(ToString::to_string).collect();
+            let given = Given { set, ..Given::default() };
+            Session {
+                loaded: load(&given, []).unwrap(),
+                json: false,
+                home: None,
+                path_dirs: Vec::new(),
+            }
+        };
+        let failure = session(&[]).redis_url().unwrap_err().clone();
+        assert_eq!(failure.exit, Exit::Config);
+        assert!(failure.fix.contains("--redis") && failure.fix.contains("REDIS_URL"));
+        assert!(session(&["redis.url=redis://h"]).redis_url().is_ok());
+    }
 }

@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 
 use super::{Name, wire};
 use crate::failure::{Class, Failure};
-use crate::renderer::Warning;
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -87,6 +86,17 @@ impl From<&Failure> for ReplyError {
             retry_ms: None,
         }
     }
+}
+
+/// Something that a person should know about a PDF that was made all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Warning {
+    /// A bounded name for machines.
+    pub code: &'static str,
+    /// What was noticed.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
 }
 
 /// The reply to one job.

@@ -95,18 +95,20 @@ pub fn parse(
     element: &[u8],
     inbox: Priority,
     fallback_id: impl FnOnce() -> String,
-) -> Result<Job, Rejection> {
-    let nameless = |problem| Rejection { name: None, reply_to: None, problem };
+) -> Result<Job, Box<Rejection>> {
+    let nameless = |problem| Box::new(Rejection { name: None, reply_to: None, problem });
     let (header, document) = split(element).map_err(nameless)?;
     let object = match header_object(header) {
         Ok(object) => object,
-        Err(problem) => return Err(Rejection { problem, ..salvage(header) }),
+        Err(problem) => return Err(Box::new(Rejection { problem, ..salvage(header) })),
     };
     let fields = Fields::new("", &object);
-    job(&fields, document, element, inbox, fallback_id).map_err(|problem| Rejection {
-        name: name_of(&fields).ok().flatten(),
-        reply_to: fields.token("reply_to", 128).ok().flatten(),
-        problem,
+    job(&fields, document, element, inbox, fallback_id).map_err(|problem| {
+        Box::new(Rejection {
+            name: name_of(&fields).ok().flatten(),
+            reply_to: fields.token("reply_to", 128).ok().flatten(),
+            problem,
+        })
     })
 }
 

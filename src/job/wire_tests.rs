@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::job::length::Paper;
 
-fn read(element: impl AsRef<[u8]>) -> Result<Job, Rejection> {
+fn read(element: impl AsRef<[u8]>) -> Result<Job, Box<Rejection>> {
     parse(element.as_ref(), Priority::Interactive, || "made-1".to_owned())
 }
 

@@ -26,6 +26,8 @@
 //!
 //! Wake-ups are hints (the bell); a poll each second is the truth.
 
+pub mod client;
+mod inspect;
 pub mod intake;
 pub mod keys;
 mod redis;
@@ -37,6 +39,7 @@ use bytes::Bytes;
 
 use crate::job::{Name, Output, Priority, Status};
 
+pub use self::client::{Answer, Client};
 pub use self::intake::{Control, Inbound, Intake};
 pub use self::keys::Keys;
 pub use self::redis::{Housekept, Queue, QueueConfig};

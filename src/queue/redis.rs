@@ -16,7 +16,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 
 use super::scripts::Scripts;
-use super::{Admitted, Claimed, Counts, Ending, Keys, Lease, QueueError, Settled, Token};
+use super::{Admitted, Claimed, Ending, Keys, Lease, QueueError, Settled, Token};
 use crate::job::{Job, Name, Output, Priority};
 
 /// How long a result may wait between being pushed and being accepted.
@@ -147,6 +147,11 @@ impl Queue {
         format!("{}:{number}:{:08x}", self.inner.worker, rand::random::<u32>())
     }
 
+    /// How long a lease holds, in milliseconds.
+    pub(super) fn lease_ms(&self) -> u64 {
+        self.inner.lease_ms
+    }
+
     /// A dedicated connection for blocking reads of at most `block`.
     pub(super) async fn blocking_connection(
         &self,
@@ -177,7 +182,8 @@ impl Queue {
         Ok(loads.query_async(&mut self.commands()).await?)
     }
 
-    fn commands(&self) -> ConnectionManager {
+    /// The shared connection.
+    pub(super) fn commands(&self) -> ConnectionManager {
         self.inner.commands.clone()
     }
 
@@ -498,111 +504,10 @@ impl Queue {
             .await?)
     }
 
-    /// How many jobs are where.
-    ///
-    /// # Errors
-    /// Where Redis is away.
-    pub async fn counts(&self) -> Result<Counts, QueueError> {
-        let keys = &self.inner.keys;
-        let since = "-inf";
-        let (inbox, inbox_bulk, leased, delayed, dead, all_workers, rings, bulk_rings, state): (
-            u64,
-            u64,
-            u64,
-            u64,
-            u64,
-            u64,
-            u64,
-            u64,
-            Vec<Option<i64>>,
-        ) = pipe()
-            .cmd("LLEN")
-            .arg(keys.inbox(Priority::Interactive))
-            .cmd("LLEN")
-            .arg(keys.inbox(Priority::Bulk))
-            .cmd("ZCARD")
-            .arg(keys.leased())
-            .cmd("ZCARD")
-            .arg(keys.delayed())
-            .cmd("ZCARD")
-            .arg(keys.dead())
-            .cmd("ZCOUNT")
-            .arg(keys.workers())
-            .arg(since)
-            .arg("+inf")
-            .cmd("ZCARD")
-            .arg(keys.ring(Priority::Interactive))
-            .cmd("ZCARD")
-            .arg(keys.ring(Priority::Bulk))
-            .cmd("HMGET")
-            .arg(keys.state())
-            .arg(&["jobs", "bytes", "ended:done"])
-            .query_async(&mut self.commands())
-            .await?;
-        let field = |index: usize| {
-            state
-                .get(index)
-                .copied()
-                .flatten()
-                .and_then(|number| u64::try_from(number).ok())
-                .unwrap_or(0)
-        };
-        let silent = self.silent_workers().await?;
-        Ok(Counts {
-            inbox,
-            inbox_bulk,
-            ready: field(0).saturating_sub(leased + delayed),
-            leased,
-            delayed,
-            dead,
-            done: field(2),
-            tenants: rings + bulk_rings,
-            bytes: field(1),
-            workers: all_workers.saturating_sub(silent),
-        })
-    }
-
     /// Redis' clock, in milliseconds.
     async fn now_ms(&self) -> Result<u64, QueueError> {
         let (seconds, micros): (u64, u64) = cmd("TIME").query_async(&mut self.commands()).await?;
         Ok(seconds * 1000 + micros / 1000)
-    }
-
-    async fn silent_workers(&self) -> Result<u64, QueueError> {
-        let mut connection = self.commands();
-        let before = self.now_ms().await?.saturating_sub(self.inner.lease_ms);
-        Ok(cmd("ZCOUNT")
-            .arg(self.inner.keys.workers())
-            .arg("-inf")
-            .arg(before)
-            .query_async(&mut connection)
-            .await?)
-    }
-
-    /// What each worker said of itself at its last heartbeat: id, heartbeat's
-    /// age by Redis' clock, description (JSON).
-    ///
-    /// # Errors
-    /// Where Redis is away.
-    pub async fn workers(&self) -> Result<Vec<(String, Duration, Option<String>)>, QueueError> {
-        let keys = &self.inner.keys;
-        let mut connection = self.commands();
-        let ((seconds, micros), beats): ((u64, u64), Vec<(String, u64)>) = pipe()
-            .cmd("TIME")
-            .cmd("ZRANGE")
-            .arg(keys.workers())
-            .arg(0)
-            .arg(-1)
-            .arg("WITHSCORES")
-            .query_async(&mut connection)
-            .await?;
-        let now = seconds * 1000 + micros / 1000;
-        let mut workers = Vec::with_capacity(beats.len());
-        for (id, beat) in beats {
-            let description = cmd("GET").arg(keys.worker(&id)).query_async(&mut connection).await?;
-            workers.push((id, Duration::from_millis(now.saturating_sub(beat)), description));
-        }
-        Ok(workers)
     }
 
     fn claimed(&self, value: Value, token: Option<&Token>) -> Result<Option<Claimed>, QueueError> {

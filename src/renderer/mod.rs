@@ -2,6 +2,29 @@
 //!
 //! This module is the seam. The worker knows only [`Render`]; what stands
 //! behind it is the pool of warm Chromium pages, or in tests a script.
+//!
+//! * [`engine`], [`flags`], [`jail`], [`launcher`], [`browser`], [`context`]:
+//!   which Chromium, how it is started and confined, and its isolated contexts.
+//! * [`cdp`]: the protocol over a pipe.
+//! * [`page`]: one document printed once; with [`paper`] (what is asked of
+//!   Chromium) and [`pdf`] (what is made of its answer), both pure.
+
+pub mod browser;
+pub mod cdp;
+mod contain;
+pub mod context;
+pub mod engine;
+pub mod flags;
+pub mod jail;
+mod launch;
+pub mod launcher;
+mod markup;
+pub mod page;
+pub mod paper;
+pub mod pdf;
+pub mod processes;
+pub mod profile;
+mod supervisor;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,6 +34,7 @@ use time::OffsetDateTime;
 
 use crate::failure::Failure;
 use crate::job::RenderOptions;
+pub use crate::job::reply::Warning;
 
 /// One document to render.
 #[derive(Debug, Clone)]
@@ -23,17 +47,6 @@ pub struct RenderRequest {
     pub options: Arc<RenderOptions>,
     /// The PDF's only date, where the options give none: the job's admission.
     pub date: OffsetDateTime,
-}
-
-/// Something that a person should know about a PDF that was made all the same.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Warning {
-    /// A bounded name for machines.
-    pub code: &'static str,
-    /// What was noticed.
-    pub message: String,
-    /// What to do about it.
-    pub remedy: String,
 }
 
 /// A finished PDF.

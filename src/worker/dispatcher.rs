@@ -88,13 +88,11 @@ impl Dispatcher {
     }
 
     /// Whether Redis answers, or why not.
-    #[must_use]
     pub fn redis(&self) -> &Result<(), String> {
         &self.redis
     }
 
     /// Whether the renderer is ready, or why not.
-    #[must_use]
     pub fn renderer(&self) -> &Result<(), String> {
         &self.renderer
     }

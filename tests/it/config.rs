@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use tillroll::config::values::{Concurrency, Isolation, Memory};
-use tillroll::config::{DEFAULTS, Given, KEYS, Loaded, Source, load};
+use tillroll::config::{Given, KEYS, Loaded, Source, load};
 
 fn environment(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     pairs.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect()
@@ -45,18 +45,6 @@ fn the_defaults_are_complete_and_right() {
     assert_eq!(config.memory.limit, None);
     assert_eq!(config.renderer.isolation, Isolation::Tenant);
     assert_eq!(config.state.dir, PathBuf::from("/home/op/.local/state/tillroll"));
-}
-
-#[test]
-fn every_default_stands_below_a_comment() {
-    let mut explained = false;
-    for line in DEFAULTS.lines() {
-        let key = line.split_once(" = ").filter(|_| !line.starts_with('#'));
-        if let Some((key, _)) = key {
-            assert!(explained, "{key} has no comment of its own");
-        }
-        explained = line.starts_with('#');
-    }
 }
 
 #[test]

@@ -1,0 +1,136 @@
+//! Documents from files or stdin, PDFs into files or stdout.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::exit::{Exit, Failure};
+use crate::job::MAX_ELEMENT_BYTES;
+
+/// One input of a verb.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// `-`.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+}
+
+impl Input {
+    /// What a user typed: `-` is stdin.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        if path.as_os_str() == "-" { Self::Stdin } else { Self::File(path.to_owned()) }
+    }
+
+    /// What it is called in messages.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Stdin => "stdin".to_owned(),
+            Self::File(path) => path.display().to_string(),
+        }
+    }
+
+    /// The file's name without its ending: the default name of the PDF.
+    #[must_use]
+    pub fn stem(&self) -> String {
+        match self {
+            Self::Stdin => "stdin".to_owned(),
+            Self::File(path) => path
+                .file_stem()
+                .map_or_else(|| "document".to_owned(), |stem| stem.to_string_lossy().into_owned()),
+        }
+    }
+
+    /// Reads the document.
+    ///
+    /// # Errors
+    /// Where it cannot be read, is empty, too large, or no UTF-8.
+    pub fn read(&self) -> Result<String, Failure> {
+        let what = || format!("reading {}", self.shown());
+        let mut bytes = Vec::new();
+        // One byte more than is allowed tells "too large" without reading it all.
+        let most = MAX_ELEMENT_BYTES as u64 + 1;
+        let read = match self {
+            Self::Stdin => std::io::stdin().lock().take(most).read_to_end(&mut bytes),
+            Self::File(path) => {
+                std::fs::File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes))
+            }
+        };
+        read.map_err(|error| {
+            let fix = match error.kind() {
+                std::io::ErrorKind::NotFound => "check the path",
+                std::io::ErrorKind::PermissionDenied => "check the file's permissions",
+                std::io::ErrorKind::IsADirectory => "name the files in it",
+                _ => "check the file and its disk",
+            };
+            Failure::new(Exit::Document, what(), error, fix)
+        })?;
+        if bytes.len() > MAX_ELEMENT_BYTES {
+            return Err(Failure::new(
+                Exit::Document,
+                what(),
+                format!("it is larger than {MAX_ELEMENT_BYTES} bytes"),
+                "shrink inline images, or split the document",
+            ));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            Failure::new(
+                Exit::Document,
+                what(),
+                format!("it is no valid UTF-8 (byte {at})"),
+                "save it as UTF-8 (iconv -t UTF-8)",
+            )
+        })?;
+        if text.trim().is_empty() {
+            return Err(Failure::new(
+                Exit::Document,
+                what(),
+                "it is empty",
+                "give a file with the receipt's HTML",
+            ));
+        }
+        Ok(text)
+    }
+}
+
+/// Writes a PDF, whole or not at all: into a file beside it first, then renamed.
+///
+/// # Errors
+/// Where the directory cannot be written, or the disk is full.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| {
+        let fix = match error.kind() {
+            std::io::ErrorKind::NotFound => "make the directory first",
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                "choose a directory that you may write to"
+            }
+            std::io::ErrorKind::StorageFull => "free some disk space",
+            _ => "check the directory and its disk",
+        };
+        Failure::new(Exit::Unexpected, format!("writing {}", path.display()), error, fix)
+    };
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(format!(".{}.part", std::process::id()));
+    let partial = PathBuf::from(partial);
+    let written = std::fs::File::create(&partial).and_then(|mut file| file.write_all(bytes));
+    if let Err(error) = written.and_then(|()| std::fs::rename(&partial, path)) {
+        // What could not be written whole must not be left behind; that it may
+        // not be there to be removed is no news.
+        std::fs::remove_file(&partial).unwrap_or_default();
+        return Err(failed(error));
+    }
+    Ok(())
+}
+
+/// Writes a PDF to stdout.
+///
+/// # Errors
+/// Where stdout is closed or full.
+pub fn write_stdout(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| {
+        Failure::new(Exit::Unexpected, "writing to stdout", error, "check what reads it")
+    })
+}

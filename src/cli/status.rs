@@ -1,0 +1,90 @@
+//! `tillroll status`: what the queue holds and which workers live.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::exit::{Exit, Failure, print};
+use super::{Session, table};
+use crate::queue::{Queue, QueueConfig};
+
+/// Runs the verb.
+///
+/// # Errors
+/// Where Redis is away.
+pub fn run(session: &Session) -> Result<(), Failure> {
+    let config = &session.loaded.config;
+    let lease = config.queue.lease;
+    let queue_config = QueueConfig {
+        url: session.redis_url()?.expose().to_owned(),
+        queue: config.queue.name.as_str().to_owned(),
+        worker: "status".to_owned(),
+        lease,
+        response_timeout: Duration::from_secs(5),
+    };
+    super::runtime()?.block_on(async {
+        let unavailable = |error: crate::queue::QueueError| {
+            Failure::new(Exit::Unavailable, "asking Redis", crate::worker::chain(&error), error.remedy())
+        };
+        let queue = Queue::connect(queue_config).await.map_err(unavailable)?;
+        let counts = queue.counts().await.map_err(unavailable)?;
+        let workers = queue.workers().await.map_err(unavailable)?;
+        let workers: Vec<Value> = workers
+            .into_iter()
+            .map(|(id, age, description)| {
+                let description: Value =
+                    serde_json::from_str(&description).unwrap_or_default();
+                json!({
+                    "id": id,
+                    "alive": age < lease,
+                    "heartbeat_age_ms": u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+                    "says": description,
+                })
+            })
+            .collect();
+        if session.json {
+            return print(&format!(
+                "{}\n",
+                json!({"v": 1, "queue": config.queue.name.as_str(), "jobs": counts, "workers": workers})
+            ));
+        }
+        let shown = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            Value::Null => "-".to_owned(),
+            other => other.to_string(),
+        };
+        let rows: Vec<Vec<String>> = workers
+            .iter()
+            .map(|worker| {
+                let says = &worker["says"];
+                let alive = worker["alive"] == true;
+                vec![
+                    shown(&worker["id"]),
+                    if alive { shown(&says["phase"]) } else { "silent".to_owned() },
+                    format!("{}/{}", shown(&says["running"]), shown(&says["slots"])),
+                    shown(&says["totals"]["done"]),
+                    shown(&says["totals"]["failed"]),
+                    format!("{:.1} s", Duration::from_millis(worker["heartbeat_age_ms"].as_u64().unwrap_or(0)).as_secs_f64()),
+                ]
+            })
+            .collect();
+        let mut text = format!(
+            "queue {}: {} + {} in the inboxes, {} ready (of {} tenants), {} running, {} delayed, {} dead, {} done\n\n",
+            config.queue.name.as_str(),
+            counts.inbox,
+            counts.inbox_bulk,
+            counts.ready,
+            counts.tenants,
+            counts.leased,
+            counts.delayed,
+            counts.dead,
+            counts.done
+        );
+        if rows.is_empty() {
+            text.push_str("no worker: start one with `tillroll worker`\n");
+        } else {
+            text.push_str(&table(&["worker", "phase", "running", "done", "failed", "heartbeat"], &rows));
+        }
+        print(&text)
+    })
+}

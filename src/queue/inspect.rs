@@ -1,0 +1,97 @@
+//! Looking at a queue without changing it: how many jobs are where, which
+//! workers live.
+
+use std::time::Duration;
+
+use redis::{cmd, pipe};
+
+use super::{Counts, Queue, QueueError};
+use crate::job::Priority;
+
+impl Queue {
+    /// How many jobs are where.
+    ///
+    /// # Errors
+    /// Where Redis is away.
+    pub async fn counts(&self) -> Result<Counts, QueueError> {
+        let keys = self.keys();
+        let mut lengths = pipe();
+        for inbox in [Priority::Interactive, Priority::Bulk] {
+            lengths.cmd("LLEN").arg(keys.inbox(inbox));
+        }
+        let sets = [
+            keys.leased(),
+            keys.delayed(),
+            keys.dead(),
+            keys.ring(Priority::Interactive),
+            keys.ring(Priority::Bulk),
+        ];
+        for set in sets {
+            lengths.cmd("ZCARD").arg(set);
+        }
+        let [inbox, inbox_bulk, leased, delayed, dead, ring, ring_bulk]: [u64; 7] =
+            lengths.query_async(&mut self.commands()).await?;
+        let fields: Vec<Option<i64>> = cmd("HMGET")
+            .arg(keys.state())
+            .arg(&["jobs", "bytes", "ended:done"])
+            .query_async(&mut self.commands())
+            .await?;
+        // A counter below zero would be a mistake of ours; it is shown as nothing.
+        let field = |index: usize| {
+            fields
+                .get(index)
+                .copied()
+                .flatten()
+                .and_then(|number| u64::try_from(number).ok())
+                .unwrap_or(0)
+        };
+        let alive = Duration::from_millis(self.lease_ms());
+        let workers = self.heartbeats().await?.iter().filter(|(_, age)| *age < alive).count();
+        Ok(Counts {
+            inbox,
+            inbox_bulk,
+            ready: field(0).saturating_sub(leased + delayed),
+            leased,
+            delayed,
+            dead,
+            done: field(2),
+            tenants: ring + ring_bulk,
+            bytes: field(1),
+            workers: workers as u64,
+        })
+    }
+
+    /// Every worker's last heartbeat: its age by Redis' clock.
+    async fn heartbeats(&self) -> Result<Vec<(String, Duration)>, QueueError> {
+        let ((seconds, micros), beats): ((u64, u64), Vec<(String, u64)>) = pipe()
+            .cmd("TIME")
+            .cmd("ZRANGE")
+            .arg(self.keys().workers())
+            .arg(0)
+            .arg(-1)
+            .arg("WITHSCORES")
+            .query_async(&mut self.commands())
+            .await?;
+        let now = seconds * 1000 + micros / 1000;
+        Ok(beats
+            .into_iter()
+            .map(|(id, beat)| (id, Duration::from_millis(now.saturating_sub(beat))))
+            .collect())
+    }
+
+    /// What each worker said of itself at its last heartbeat: id, the
+    /// heartbeat's age by Redis' clock, description (JSON). Workers that said
+    /// goodbye are left out.
+    ///
+    /// # Errors
+    /// Where Redis is away.
+    pub async fn workers(&self) -> Result<Vec<(String, Duration, String)>, QueueError> {
+        let mut workers = Vec::new();
+        for (id, age) in self.heartbeats().await? {
+            let description: Option<String> =
+                cmd("GET").arg(self.keys().worker(&id)).query_async(&mut self.commands()).await?;
+            workers.extend(description.map(|description| (id, age, description)));
+        }
+        Ok(workers)
+    }
+}

@@ -1,0 +1,327 @@
+//! One supervised Chromium: launch, watch, end.
+//!
+//! ```text
+//! launch ─▶ gated ─▶ starting ─▶ ready ──▶ ending ──▶ gone
+//!             │          │         │  pipe EOF, child exit,   (namespace empty,
+//!             └──────────┴─▶ failed│  close(), last drop       child reaped,
+//!                     LaunchError  └──────────────────────▶    profile removed)
+//! ```
+//!
+//! *gated*: the jail exists, Chromium does not run yet; niceness,
+//! `oom_score_adj`, limits and cgroup are set. *ready*: `Browser.getVersion`
+//! was answered. One task per browser watches both the pipe and the child, so
+//! death is noticed at once ([`Browser::died`]); it then makes sure that no
+//! process is left ([`Browser::gone`]): it kills the first process of the
+//! jail's pid namespace, with which the kernel kills the rest, or without a
+//! jail the process group.
+
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chromiumoxide::cdp::browser_protocol::browser::{CloseParams, GetVersionParams};
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::cdp::{CdpError, CloseReason, Connection};
+use super::contain::{self, Containment};
+use super::context::{Context, ContextOptions};
+use super::engine::EngineKind;
+use super::flags::{FlagOptions, flags};
+use super::jail::{self, Host, Jail, JailError};
+use super::launch::autopsy;
+pub use super::launch::{BrowserConfig, DEFAULT_OOM_SCORE_ADJ, LaunchError};
+use super::launcher::{Child, Launcher, SpawnRequest};
+use super::processes::{self, Process};
+use super::profile::Profile;
+use super::supervisor::{self, Supervisor};
+
+/// Renderers that belong to a context, by pid and start time.
+pub(super) type Claimed = Arc<Mutex<HashSet<(u32, u64)>>>;
+
+#[derive(Debug)]
+struct Inner {
+    connection: Connection,
+    child: Arc<Child>,
+    gone: CancellationToken,
+    claimed: Claimed,
+    kind: EngineKind,
+    product: String,
+    close_timeout: Duration,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.connection.close(CloseReason::Requested);
+    }
+}
+
+/// A running browser. Cheap to clone; when the last clone is dropped it is
+/// killed, whatever contexts are still open.
+#[derive(Debug, Clone)]
+pub struct Browser {
+    inner: Arc<Inner>,
+}
+
+impl Browser {
+    /// Launches a browser and waits until it is ready.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    pub async fn launch(launcher: &Launcher, config: &BrowserConfig) -> Result<Self, LaunchError> {
+        let deadline = Instant::now() + config.launch_timeout;
+        let start = spawn(launcher, config).await?;
+        let (child, gone) = (Arc::clone(&start.child), start.gone.clone());
+        let error = match tokio::time::timeout_at(deadline, start.ready(config)).await {
+            Ok(Ok(browser)) => return Ok(browser),
+            // The call's own deadline may strike in the same tick.
+            Err(_) | Ok(Err(LaunchError::Protocol(CdpError::Timeout { .. }))) => {
+                let (after, stderr) = (config.launch_timeout, child.stderr_tail());
+                LaunchError::NotReady { after, stderr }
+            }
+            Ok(Err(error)) => error,
+        };
+        let error = autopsy(&child, error).await;
+        gone.cancelled().await;
+        Err(error)
+    }
+
+    /// Cancelled as soon as the browser is known to be dead or dying.
+    #[must_use]
+    pub fn died(&self) -> &CancellationToken {
+        self.inner.connection.closed()
+    }
+
+    /// Whether it is dead or dying.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.died().is_cancelled()
+    }
+
+    /// Why it died, once it has.
+    #[must_use]
+    pub fn death(&self) -> Option<CloseReason> {
+        self.inner.connection.close_reason()
+    }
+
+    /// Cancelled when nothing of it is left: no process, no zombie, no file.
+    #[must_use]
+    pub fn gone(&self) -> &CancellationToken {
+        &self.inner.gone
+    }
+
+    /// The child's pid: bubblewrap's in the jail, else Chromium's.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.inner.child.pid()
+    }
+
+    /// What it calls itself, such as `HeadlessChrome/156.0.8078.79`.
+    #[must_use]
+    pub fn product(&self) -> &str {
+        &self.inner.product
+    }
+
+    /// All its processes (reads `/proc`: about a millisecond).
+    #[must_use]
+    pub fn processes(&self) -> Vec<Process> {
+        processes::tree(Path::new("/proc"), self.pid())
+    }
+
+    /// The protocol's connection, for commands of the browser itself.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.inner.connection
+    }
+
+    /// Opens an isolated context with one page in `about:blank`. If the future
+    /// is dropped, the context is closed again.
+    ///
+    /// # Errors
+    /// See [`CdpError`].
+    pub async fn open_context(
+        &self,
+        options: ContextOptions,
+        timeout: Duration,
+    ) -> Result<Context, CdpError> {
+        let framed = options.frames || self.inner.kind == EngineKind::Chromium;
+        let options = ContextOptions { frames: framed, ..options };
+        let connection = self.inner.connection.clone();
+        let claimed = Arc::clone(&self.inner.claimed);
+        let open = Context::open(connection, claimed, self.pid(), options, timeout);
+        // A task of its own, so that an abandoned opening still learns the
+        // context's id and disposes of it. It ends at the time-out.
+        match tokio::spawn(open).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                let detail = format!("opening was interrupted: {error}");
+                Err(CdpError::Malformed { method: "Target.createTarget", detail })
+            }
+        }
+    }
+
+    /// Ends it: asks first, kills after `close_timeout`. Returns when nothing
+    /// of it is left.
+    pub async fn close(&self) {
+        let timeout = self.inner.close_timeout;
+        let connection = &self.inner.connection;
+        match connection.call(CloseParams::default(), timeout).await {
+            // It agreed; its end shows as the end of the pipe.
+            Ok(_) => drop(tokio::time::timeout(timeout, connection.closed().cancelled()).await),
+            Err(error) => tracing::debug!(%error, "a browser is killed"),
+        }
+        self.kill().await;
+    }
+
+    /// Kills it at once. Returns when nothing of it is left.
+    pub async fn kill(&self) {
+        self.inner.connection.close(CloseReason::Requested);
+        self.inner.gone.cancelled().await;
+    }
+}
+
+/// A child behind its gate.
+struct Start {
+    child: Arc<Child>,
+    commands: OwnedFd,
+    replies: OwnedFd,
+    gate: Gate,
+    info: Option<OwnedFd>,
+    profile: Option<Profile>,
+    gone: CancellationToken,
+    leaving: DropGuard,
+}
+
+/// What keeps Chromium from running. Giving it up kills the child first, since
+/// the end of the pipe would let it go on.
+struct Gate {
+    pipe: OwnedFd,
+    child: Arc<Child>,
+    open: bool,
+}
+
+impl Gate {
+    /// Lets Chromium run: one line, for which a shell's `read` waits too.
+    fn open(mut self) -> std::io::Result<()> {
+        rustix::io::write(&self.pipe, b"\n")?;
+        self.open = true;
+        Ok(())
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if !self.open {
+            self.child.kill();
+        }
+    }
+}
+
+async fn spawn(launcher: &Launcher, config: &BrowserConfig) -> Result<Start, LaunchError> {
+    let engine = &config.engine;
+    if !engine.path.is_file() {
+        return Err(LaunchError::EngineMissing { path: engine.path.clone() });
+    }
+    let jailed = match &config.jail {
+        Jail::Bwrap { path } if !path.is_file() => {
+            return Err(JailError::Missing { looked: vec![path.clone()] }.into());
+        }
+        Jail::Bwrap { .. } => true,
+        Jail::None => false,
+    };
+    let prepare = |what| move |source| LaunchError::Prepare { what, source };
+    let profile = match jailed {
+        true => None,
+        false => {
+            Some(Profile::create(&config.profile_root).map_err(prepare("a profile directory"))?)
+        }
+    };
+    let (home, user_data) = match &profile {
+        Some(profile) => (profile.path().to_owned(), profile.path().join("ud")),
+        None => (PathBuf::from("/tmp"), PathBuf::from(jail::PROFILE_IN_JAIL)),
+    };
+    let options = FlagOptions {
+        kind: engine.kind,
+        profile: &user_data,
+        unjailed: !jailed,
+        root: rustix::process::geteuid().is_root(),
+    };
+    let host = Host::probe();
+    let line = jail::command_line(&config.jail, &host, &engine.path, flags(options), &home);
+    let pipe =
+        || pipe_with(PipeFlags::CLOEXEC).map_err(|e| prepare("pipes")(std::io::Error::from(e)));
+    let (commands_in, commands) = pipe()?;
+    let (replies, replies_out) = pipe()?;
+    let (gate_in, gate) = pipe()?;
+    let mut fds = vec![
+        (commands_in, jail::COMMANDS_FD),
+        (replies_out, jail::REPLIES_FD),
+        (gate_in, jail::GATE_FD),
+    ];
+    for end in [&commands, &replies] {
+        // Large documents and PDFs in few turns. Without it, it is just slower.
+        rustix::pipe::fcntl_setpipe_size(end, 1 << 20).ok();
+    }
+    let info = if jailed {
+        let (info, info_out) = pipe()?;
+        fds.push((info_out, jail::INFO_FD));
+        Some(info)
+    } else {
+        None
+    };
+    // The jail's first process leaves the group when it is under way; until then
+    // it does not die with bubblewrap, and would wait for it for ever.
+    let request =
+        SpawnRequest { program: line.program, args: line.args, env: line.env, fds, group: true };
+    let child = Arc::new(launcher.spawn(request).await?);
+    let gate = Gate { pipe: gate, child: Arc::clone(&child), open: false };
+    let gone = CancellationToken::new();
+    let leaving = gone.clone().drop_guard();
+    Ok(Start { child, commands, replies, gate, info, profile, gone, leaving })
+}
+
+impl Start {
+    async fn ready(self, config: &BrowserConfig) -> Result<Browser, LaunchError> {
+        let first = match self.info {
+            Some(info) => contain::first_process(info).await?,
+            None => self.child.pid(),
+        };
+        let containment = Containment {
+            nice: config.nice,
+            oom_score_adj: config.oom_score_adj,
+            cgroup: config.cgroup.as_deref(),
+        };
+        let first = contain::apply(first, containment)?;
+        let prepare = |what| move |source| LaunchError::Prepare { what, source };
+        let connection =
+            Connection::start(self.commands, self.replies).map_err(prepare("pipes"))?;
+        let supervisor = Supervisor {
+            connection: connection.clone(),
+            child: Arc::clone(&self.child),
+            first,
+            group: self.profile.is_some(),
+            profile: self.profile,
+            leaving: self.leaving,
+        };
+        tokio::spawn(supervisor.run());
+        let mut inner = Inner {
+            connection,
+            child: self.child,
+            gone: self.gone,
+            claimed: Claimed::default(),
+            kind: config.engine.kind,
+            product: String::new(),
+            close_timeout: config.close_timeout,
+        };
+        self.gate.open().map_err(prepare("the gate"))?;
+        let version =
+            inner.connection.call(GetVersionParams::default(), config.launch_timeout).await?;
+        inner.product = version.product;
+        tokio::spawn(supervisor::watch_zygotes(inner.connection.clone(), inner.child.pid()));
+        Ok(Browser { inner: Arc::new(inner) })
+    }
+}
