@@ -66,6 +66,15 @@ pub type RenderFuture<'a> = Pin<Box<dyn Future<Output = Result<Rendered, Failure
 /// Whether a renderer can take work, or a sentence that says why not.
 pub type Readiness = Result<(), String>;
 
+/// What a renderer has at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// The browser's pid on the host and what it calls itself, while there is one.
+    pub browser: Option<(u32, String)>,
+    /// Contexts alive.
+    pub contexts: usize,
+}
+
 /// What turns documents into PDFs.
 ///
 /// Dropping the future abandons the render: whatever it used is destroyed, not
@@ -78,4 +87,9 @@ pub trait Render: Send + Sync + 'static {
 
     /// Whether it can take work now, or why not; changes as browsers come and go.
     fn readiness(&self) -> tokio::sync::watch::Receiver<Readiness>;
+
+    /// What there is to render with, for status and metrics. Cheap.
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
+    }
 }
