@@ -64,6 +64,14 @@ pub fn run(session: &Session) -> Result<(), Failure> {
                 "check the limits of this container",
             )
         })?;
+        // Before anything counts. Nobody would read it where no page is served.
+        let metrics = match config.http.listen {
+            Some(_) => Some(Exporter::install().map_err(|error| {
+                let fix = "this is a bug: please report it";
+                Failure::new(Exit::Bug, "installing the metrics recorder", error, fix)
+            })?),
+            None => None,
+        };
         let id = worker_id();
         let pool = Arc::new(parts::pool(session, governor.plan().contexts)?);
         let queue_config = QueueConfig {
@@ -95,7 +103,7 @@ pub fn run(session: &Session) -> Result<(), Failure> {
         };
         let snapshot = Snapshot::starting(id.clone(), config.queue.name.as_str().to_owned());
         let (snapshot, seen) = watch::channel(snapshot);
-        let pages = serve_pages(session, seen).await?;
+        let pages = serve_pages(session, seen, metrics).await?;
         let plan = governor.plan();
         tracing::info!(
             worker = %id,
@@ -149,17 +157,17 @@ type RunningPages = (oneshot::Sender<()>, tokio::task::JoinHandle<()>);
 async fn serve_pages(
     session: &Session,
     snapshot: watch::Receiver<Snapshot>,
+    metrics: Option<Exporter>,
 ) -> Result<Option<RunningPages>, Failure> {
-    let Some(address) = session.loaded.config.http.listen else { return Ok(None) };
+    let (Some(address), Some(metrics)) = (session.loaded.config.http.listen, metrics) else {
+        return Ok(None);
+    };
     let fix = "set http.listen to another address, or to \"\" for none";
     let failed = |error: std::io::Error| {
         Failure::new(Exit::Config, format!("listening on {address}"), error, fix)
     };
     let listener = http::listen(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let metrics = Exporter::install().map_err(|error| {
-        Failure::new(Exit::Bug, "installing the metrics recorder", error, "please report this")
-    })?;
     let (stop, stopped) = oneshot::channel::<()>();
     tracing::info!(url = %format!("http://{address}/status"), "health, metrics and status are served");
     let serving = tokio::spawn(async move {
