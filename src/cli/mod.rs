@@ -13,13 +13,14 @@ pub mod options;
 pub mod signals;
 pub mod status;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::values::RedisUrl;
 use crate::config::{Given, Loaded, load};
+use crate::queue::embedded::{self, EmbeddedError};
 use exit::{Exit, Failure};
 
 /// Turns receipt HTML into PDFs: a Redis queue, jailed Chromium, bounded memory
@@ -44,8 +45,8 @@ pub struct Cli {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of all verbs")]
 struct Shared {
-    /// Where the queue lives: redis://HOST:PORT/DB, redis://USER:PASSWORD@HOST, or
-    /// unix:///PATH; TILLROLL_REDIS__URL and REDIS_URL keep a password out of `ps`
+    /// Where the queue lives: redis://HOST:PORT/DB, redis://USER:PASSWORD@HOST,
+    /// unix:///PATH, or embedded (a private one); TILLROLL_REDIS__URL and REDIS_URL keep a password out of `ps`
     #[arg(long, global = true, value_name = "URL")]
     redis: Option<String>,
     /// Name of the queue
@@ -103,21 +104,70 @@ pub struct Session {
 }
 
 impl Session {
-    /// Where the queue lives, for the verbs that need one.
+    /// Where the queue lives, for the verbs that need one. An embedded Redis is
+    /// found by its state directory: it must run.
     ///
     /// # Errors
-    /// When nobody said so: there is no default, on purpose.
-    pub fn redis_url(&self) -> Result<&RedisUrl, Failure> {
+    /// When nobody said so (there is no default, on purpose), or no embedded
+    /// Redis runs.
+    pub fn redis_url(&self) -> Result<RedisUrl, Failure> {
+        let named = self.named_redis()?;
+        if !named.is_embedded() {
+            return Ok(named.clone());
+        }
+        let url = embedded::find(&self.loaded.config.state.dir);
+        url.map(RedisUrl::known).map_err(|error| embedded_failure("finding", &error))
+    }
+
+    /// How the worker starts or joins the embedded Redis; `None` where another
+    /// one is named.
+    ///
+    /// # Errors
+    /// When none is named at all.
+    pub fn embedded(&self) -> Result<Option<embedded::Options>, Failure> {
+        let config = &self.loaded.config;
+        Ok(self.named_redis()?.is_embedded().then(|| embedded::Options {
+            state_dir: config.state.dir.clone(),
+            maxmemory: config.redis.maxmemory.bytes(),
+            search: search_path(),
+        }))
+    }
+
+    fn named_redis(&self) -> Result<&RedisUrl, Failure> {
         self.loaded.config.redis.url.as_ref().ok_or_else(|| {
             Failure::new(
                 Exit::Config,
                 "finding the queue",
                 "no Redis is named",
                 "give --redis URL, set TILLROLL_REDIS__URL or REDIS_URL, or set redis.url in the \
-                 file of --config",
+                 file of --config; --redis embedded is a private one",
             )
         })
     }
+}
+
+/// The error of an embedded Redis as a verb's: `doing` is "starting", "finding", "leaving".
+pub(crate) fn embedded_failure(doing: &str, error: &EmbeddedError) -> Failure {
+    let exit = match error {
+        EmbeddedError::NotOurs { .. } | EmbeddedError::Open { .. } => Exit::Config,
+        _ => Exit::Unavailable,
+    };
+    let what = format!("{doing} the embedded Redis");
+    Failure::new(exit, what, crate::worker::chain(error), error.remedy())
+}
+
+/// The directories in which programs are looked for: those of `PATH`, and where
+/// servers stand that an ordinary user's `PATH` leaves out.
+pub(crate) fn search_path() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<PathBuf> =
+        std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
+    for dir in ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin"] {
+        if !dirs.iter().any(|known| known == Path::new(dir)) {
+            dirs.push(dir.into());
+        }
+    }
+    dirs
 }
 
 /// Rows under headings, columns aligned; the first is left-aligned, numbers need no more.
@@ -210,9 +260,22 @@ mod tests {
             let given = Given { set, ..Given::default() };
             Session { loaded: load(&given, []).unwrap(), json: false }
         };
-        let failure = session(&[]).redis_url().unwrap_err().clone();
+        let failure = session(&[]).redis_url().unwrap_err();
         assert_eq!(failure.exit, Exit::Config);
         assert!(failure.fix.contains("--redis") && failure.fix.contains("REDIS_URL"));
         assert!(session(&["redis.url=redis://h"]).redis_url().is_ok());
+    }
+
+    #[test]
+    fn an_embedded_redis_that_does_not_run_is_not_found() {
+        let state = tempfile::tempdir().unwrap();
+        let set =
+            vec!["redis.url=embedded".into(), format!("state.dir={}", state.path().display())];
+        let loaded = load(&Given { set, ..Given::default() }, []).unwrap();
+        let session = Session { loaded, json: false };
+        let failure = session.redis_url().unwrap_err();
+        assert_eq!(failure.exit, Exit::Unavailable);
+        assert!(failure.fix.contains("tillroll worker --redis embedded"), "{failure}");
+        assert_eq!(session.embedded().unwrap().unwrap().maxmemory, 256_000_000);
     }
 }
