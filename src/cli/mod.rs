@@ -6,12 +6,16 @@
 //! or knows exit codes.
 
 pub mod config;
+pub mod demo;
 pub mod enqueue;
 pub mod exit;
 pub mod files;
 pub mod options;
+mod parts;
+pub mod render;
 pub mod signals;
 pub mod status;
+pub mod worker;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -69,10 +73,17 @@ struct Shared {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Render what is pushed to the queue, until stopped
+    Worker(worker::Args),
+    /// Turn HTML files into PDFs, without any Redis
+    Render(Box<render::Args>),
     /// Push HTML files to the queue as jobs; --wait for the PDFs
     Enqueue(Box<enqueue::Args>),
     /// Show what the queue holds and which workers live
     Status,
+    /// Render sample receipts through the queue; `make demo` calls it
+    #[command(hide = true)]
+    Demo(demo::Args),
     /// Show or check the configuration
     Config(config::Args),
 }
@@ -81,14 +92,20 @@ impl Verb {
     /// The verb's own flags that stand for a key: (flag, key, value).
     fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
         match self {
-            Self::Config(_) | Self::Enqueue(_) | Self::Status => Vec::new(),
+            Self::Worker(args) => args.flags(),
+            Self::Render(_) | Self::Enqueue(_) | Self::Status | Self::Demo(_) | Self::Config(_) => {
+                Vec::new()
+            }
         }
     }
 
     fn run(&self, session: &Session) -> Result<(), Failure> {
         match self {
+            Self::Worker(_) => worker::run(session),
+            Self::Render(args) => render::run(args, session),
             Self::Enqueue(args) => enqueue::run(args, session),
             Self::Status => status::run(session),
+            Self::Demo(args) => demo::run(args, session),
             Self::Config(args) => config::run(args, session),
         }
     }
@@ -101,6 +118,10 @@ pub struct Session {
     pub loaded: Loaded,
     /// Whether results are printed as JSON.
     pub json: bool,
+    /// The user's home directory.
+    pub home: Option<PathBuf>,
+    /// The directories of `PATH`.
+    pub path_dirs: Vec<PathBuf>,
 }
 
 impl Session {
@@ -216,7 +237,11 @@ impl Cli {
         }
         let given = Given { file: self.shared.config.clone(), set: self.shared.set.clone(), flags };
         let loaded = load(&given, std::env::vars_os())?;
-        Ok(Session { loaded, json: self.shared.json })
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let path_dirs = std::env::var_os("PATH")
+            .map(|path| std::env::split_paths(&path).collect())
+            .unwrap_or_default();
+        Ok(Session { loaded, json: self.shared.json, home, path_dirs })
     }
 
     /// Runs the verb.
@@ -258,7 +283,12 @@ mod tests {
         let session = |set: &[&str]| {
             let set = set.iter().map(ToString::to_string).collect();
             let given = Given { set, ..Given::default() };
-            Session { loaded: load(&given, []).unwrap(), json: false }
+            Session {
+                loaded: load(&given, []).unwrap(),
+                json: false,
+                home: None,
+                path_dirs: Vec::new(),
+            }
         };
         let failure = session(&[]).redis_url().unwrap_err();
         assert_eq!(failure.exit, Exit::Config);

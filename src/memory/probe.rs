@@ -71,18 +71,27 @@ impl Probe {
     /// # Errors
     /// Where `/proc/meminfo` has no `MemAvailable`. A cgroup that cannot be read counts as none.
     pub fn read(&self) -> Result<Memory, ProbeError> {
+        let available = self.meminfo("MemAvailable:", "there is no MemAvailable")?;
+        Ok(Memory { available, cgroup: self.tightest() })
+    }
+
+    /// The machine's memory, or the tightest cgroup limit where that is less.
+    ///
+    /// # Errors
+    /// Where `/proc/meminfo` has no `MemTotal`.
+    pub fn total(&self) -> Result<u64, ProbeError> {
+        let total = self.meminfo("MemTotal:", "there is no MemTotal")?;
+        Ok(self.tightest().map_or(total, |group| group.limit.min(total)))
+    }
+
+    fn meminfo(&self, field: &str, missing: &'static str) -> Result<u64, ProbeError> {
         let path = self.root.join("proc/meminfo");
         let text = fs::read_to_string(&path).map_err(|source| ProbeError {
             path: path.clone(),
             what: "reading failed",
             source: Some(source),
         })?;
-        let available = meminfo_available(&text).ok_or(ProbeError {
-            path,
-            what: "there is no MemAvailable",
-            source: None,
-        })?;
-        Ok(Memory { available, cgroup: self.tightest() })
+        meminfo_field(&text, field).ok_or(ProbeError { path, what: missing, source: None })
     }
 
     /// Private memory of a process and of all below it: `RssAnon` + `RssShmem`,
@@ -139,8 +148,8 @@ impl Probe {
 /// Reads one directory of a hierarchy; `None` where it sets no limit.
 type ReadCgroup = fn(&Path) -> Option<Cgroup>;
 
-fn meminfo_available(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+fn meminfo_field(text: &str, field: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kb| kb.saturating_mul(1024))
 }
 

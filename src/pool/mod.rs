@@ -1,1 +1,427 @@
-//! (module pool)
+//! The pool: which warm, isolated page a document is rendered in.
+//!
+//! One supervised browser ([`supervisor`]), contexts of one page each, keyed by
+//! tenant ([`contexts`]). A job checks a context out, or has one opened, and
+//! gives it back; a context whose render was abandoned, timed out or broke is
+//! destroyed instead ([`checkout`]), and one that cannot be destroyed takes its
+//! browser with it.
+//!
+//! Invariants: a context serves one tenant only, and one job at a time; idle,
+//! busy, opening and closing contexts together never outnumber the bound, which
+//! may be moved while jobs run; dropping a render frees all it held.
+//!
+//! Failures: `browser_unavailable` while no browser can be launched,
+//! `browser_died` if it dies under the job, `no_context` if no place came free
+//! in time, and those of [`Page::render`].
+
+mod checkout;
+pub mod contexts;
+pub mod recycle;
+mod supervisor;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::failure::{Class, Failure};
+use crate::renderer::browser::{Browser, BrowserConfig};
+use crate::renderer::context::ContextOptions;
+use crate::renderer::launcher::Launcher;
+use crate::renderer::page::{Failed, Page};
+use crate::renderer::{Readiness, Render, RenderFuture, RenderRequest, Rendered};
+
+use checkout::{Busy, Place, Warm};
+use contexts::{Checkout, Contexts};
+use recycle::RecyclePolicy;
+use supervisor::BrowserState;
+
+/// How much jobs share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Jobs of one tenant follow each other in the same warm page.
+    Tenant,
+    /// Every job gets a context of its own. About five times slower.
+    Job,
+}
+
+/// How a pool is made.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// What spawns browsers.
+    pub launcher: Launcher,
+    /// Which browser, in which jail.
+    pub browser: BrowserConfig,
+    /// At most this many contexts at once; see [`Pool::set_max_contexts`].
+    pub max_contexts: usize,
+    /// How much jobs share.
+    pub isolation: Isolation,
+    /// No job renders longer, whatever it asks for.
+    pub max_timeout: Duration,
+    /// How long a context serves.
+    pub recycle: RecyclePolicy,
+}
+
+/// What the pool does now.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PoolStatus {
+    /// `starting`, `ready`, `unavailable` or `closed`.
+    pub browser: &'static str,
+    /// The browser's pid, where there is one: bubblewrap's in the jail.
+    pub pid: Option<u32>,
+    /// What it calls itself.
+    pub version: Option<String>,
+    /// Why none can be launched.
+    pub error: Option<String>,
+    /// The bound.
+    pub max_contexts: usize,
+    /// Idle, busy, being opened and being closed.
+    pub contexts: usize,
+    /// Warm and waiting.
+    pub idle: usize,
+    /// In the hands of a job, being opened or being closed.
+    pub busy: usize,
+    /// Contexts opened so far.
+    pub opened: u64,
+    /// Browsers launched so far.
+    pub starts: u64,
+    /// Browsers that died by themselves.
+    pub deaths: u64,
+    /// Launches that failed.
+    pub failed_launches: u64,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Counters {
+    opened: u64,
+    starts: u64,
+    deaths: u64,
+    failed_launches: u64,
+}
+
+/// What the pool's parts share.
+#[derive(Debug)]
+struct Shared {
+    config: PoolConfig,
+    contexts: Mutex<Contexts<Warm>>,
+    counters: Mutex<Counters>,
+    state: watch::Sender<BrowserState>,
+    /// What the worker sees of `state`.
+    readiness: watch::Sender<Readiness>,
+    /// A context was given back or released, or the pool was closed.
+    changed: Notify,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    runtime: Handle,
+}
+
+/// A pool of warm pages. See the module's documentation.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Pool {
+    /// Starts a pool and, in the background, its browser. Must be called
+    /// within a Tokio runtime.
+    #[must_use]
+    pub fn start(config: PoolConfig) -> Self {
+        let shared = Arc::new(Shared {
+            contexts: Mutex::new(Contexts::new(config.max_contexts)),
+            counters: Mutex::default(),
+            state: watch::Sender::new(BrowserState::Starting),
+            readiness: watch::Sender::new(BrowserState::Starting.readiness()),
+            changed: Notify::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            runtime: Handle::current(),
+            config,
+        });
+        let supervisor = tokio::spawn(supervisor::run(Arc::clone(&shared)));
+        Self { shared, supervisor: Mutex::new(Some(supervisor)) }
+    }
+
+    /// Waits until a browser is ready.
+    ///
+    /// # Errors
+    /// `browser_unavailable`, if a launch failed; the pool goes on trying.
+    pub async fn ready(&self) -> Result<(), Failure> {
+        let mut state = self.shared.state.subscribe();
+        loop {
+            match &*state.borrow_and_update() {
+                BrowserState::Ready(browser) if !browser.is_dead() => return Ok(()),
+                BrowserState::Ready(_) | BrowserState::Starting => {}
+                BrowserState::Unavailable(failure) => return Err(failure.clone()),
+                BrowserState::Closed => return Err(closed()),
+            }
+            if state.changed().await.is_err() {
+                return Err(closed());
+            }
+        }
+    }
+
+    /// The browser, if there is one: for its processes and their memory.
+    #[must_use]
+    pub fn browser(&self) -> Option<Browser> {
+        match &*self.shared.state.borrow() {
+            BrowserState::Ready(browser) => Some(browser.clone()),
+            _ => None,
+        }
+    }
+
+    /// Moves the bound, at least one. Idle contexts beyond it are closed now,
+    /// least recently used first, busy ones when their job is done.
+    pub fn set_max_contexts(&self, max: usize) {
+        let over = self.shared.contexts(|contexts| contexts.set_max(max));
+        for warm in over {
+            checkout::close(&self.shared, warm, Place::taken(&self.shared));
+        }
+        self.shared.changed.notify_waiters();
+    }
+
+    /// What the pool does now.
+    #[must_use]
+    pub fn status(&self) -> PoolStatus {
+        let counters = self.shared.counters(|counters| *counters);
+        let (alive, idle, max) =
+            self.shared.contexts(|contexts| (contexts.alive(), contexts.idle(), contexts.max()));
+        let (browser, ready, error) = match &*self.shared.state.borrow() {
+            BrowserState::Starting => ("starting", None, None),
+            BrowserState::Ready(browser) => ("ready", Some(browser.clone()), None),
+            BrowserState::Unavailable(failure) => {
+                ("unavailable", None, Some(failure.message.clone()))
+            }
+            BrowserState::Closed => ("closed", None, None),
+        };
+        PoolStatus {
+            browser,
+            pid: ready.as_ref().map(Browser::pid),
+            version: ready.map(|browser| browser.product().to_owned()),
+            error,
+            max_contexts: max,
+            contexts: alive,
+            idle,
+            busy: alive.saturating_sub(idle),
+            opened: counters.opened,
+            starts: counters.starts,
+            deaths: counters.deaths,
+            failed_launches: counters.failed_launches,
+        }
+    }
+
+    /// Closes the pool: renders that still run fail, the browser ends. Returns
+    /// when nothing of it is left.
+    pub async fn close(&self) {
+        self.shared.stop.cancel();
+        let supervisor = self.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(supervisor) = supervisor
+            && let Err(error) = supervisor.await
+        {
+            tracing::error!(%error, "the browser's supervisor ended abnormally");
+        }
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+    }
+}
+
+impl Render for Pool {
+    fn render(&self, request: RenderRequest) -> RenderFuture<'_> {
+        Box::pin(self.shared.render(request))
+    }
+
+    fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.shared.readiness.subscribe()
+    }
+}
+
+impl Shared {
+    async fn render(self: &Arc<Self>, request: RenderRequest) -> Result<Rendered, Failure> {
+        let allowed = request.options.timeout.min(self.config.max_timeout);
+        let deadline = Instant::now() + allowed;
+        let mut busy = self.checkout(&request.tenant, deadline, allowed).await?;
+        let Some(warm) = busy.warm() else { return Err(closed()) };
+        let result = warm.page.render(&request, deadline).await;
+        let browser_died = warm.browser.is_dead();
+        match result {
+            Ok(rendered) => {
+                busy.give_back();
+                Ok(rendered)
+            }
+            Err(failed) if failed.page_is_sound => {
+                busy.give_back();
+                Err(failed.failure)
+            }
+            // A browser that is being closed lets go of its pages first.
+            Err(_) if self.stop.is_cancelled() => Err(closed()),
+            // A renderer that dies with its browser is nobody's fault.
+            Err(failed) if browser_died && failed.failure.class == Class::Renderer => {
+                Err(Failed::browser_died().failure)
+            }
+            Err(failed) => Err(failed.failure),
+        }
+    }
+
+    /// A context for one job of `tenant`.
+    async fn checkout(
+        self: &Arc<Self>,
+        tenant: &Arc<str>,
+        deadline: Instant,
+        allowed: Duration,
+    ) -> Result<Busy, Failure> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Listen before looking, or a place that comes free in between is missed.
+            changed.as_mut().enable();
+            if self.stop.is_cancelled() {
+                return Err(closed());
+            }
+            match self.contexts(|contexts| contexts.checkout(tenant)) {
+                Checkout::Warm(warm) => {
+                    let place = Place::taken(self);
+                    if warm.is_sound() {
+                        return Ok(Busy::new(self, tenant, warm, place));
+                    }
+                    checkout::close(self, warm, place);
+                }
+                Checkout::Open { evicted } => {
+                    let place = Place::taken(self);
+                    return self.open(tenant, place, evicted, deadline, allowed).await;
+                }
+                Checkout::Wait => {
+                    timeout_at(deadline, changed).await.map_err(|_| no_context(allowed))?;
+                }
+            }
+        }
+    }
+
+    /// Opens a context in `place`, in a task of its own: if the job is
+    /// abandoned meanwhile, what was opened is closed before the place is free.
+    async fn open(
+        self: &Arc<Self>,
+        tenant: &Arc<str>,
+        place: Place,
+        evicted: Option<Warm>,
+        deadline: Instant,
+        allowed: Duration,
+    ) -> Result<Busy, Failure> {
+        let (sender, receiver) = oneshot::channel();
+        let (shared, tenant) = (Arc::clone(self), Arc::clone(tenant));
+        let opening = async move {
+            let opened = shared.open_in(&tenant, place, evicted, deadline, allowed).await;
+            // Nobody waits any more: dropping it closes it.
+            drop(sender.send(opened));
+        };
+        self.tasks.spawn_on(opening, &self.runtime);
+        receiver.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    async fn open_in(
+        self: &Arc<Self>,
+        tenant: &Arc<str>,
+        place: Place,
+        evicted: Option<Warm>,
+        deadline: Instant,
+        allowed: Duration,
+    ) -> Result<Busy, Failure> {
+        if let Some(warm) = evicted {
+            // The new one may not be there before the old one is gone.
+            checkout::close_now(warm).await;
+        }
+        let browser = self.wait_for_browser(deadline).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let context = browser
+            .open_context(ContextOptions::default(), left)
+            .await
+            .map_err(|error| Failed::from_cdp(&error, allowed).failure)?;
+        self.counters(|counters| counters.opened += 1);
+        let page = Page::of(&context);
+        let warm = Warm { context, page, browser, jobs: 0, opened: Instant::now() };
+        Ok(Busy::new(self, tenant, warm, place))
+    }
+
+    async fn wait_for_browser(&self, deadline: Instant) -> Result<Browser, Failure> {
+        let mut state = self.state.subscribe();
+        loop {
+            match &*state.borrow_and_update() {
+                BrowserState::Ready(browser) if !browser.is_dead() => return Ok(browser.clone()),
+                BrowserState::Ready(_) | BrowserState::Starting => {}
+                BrowserState::Unavailable(failure) => return Err(failure.clone()),
+                BrowserState::Closed => return Err(closed()),
+            }
+            match timeout_at(deadline, state.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(closed()),
+                Err(_) => return Err(no_browser()),
+            }
+        }
+    }
+
+    /// Moves to another state of the browser, and says whether work can be taken.
+    fn enter(&self, state: BrowserState) {
+        let readiness = state.readiness();
+        self.state.send_replace(state);
+        self.readiness.send_if_modified(|now| std::mem::replace(now, readiness) != *now);
+    }
+
+    /// Whether contexts are never used twice.
+    fn keeps_nothing(&self) -> bool {
+        self.config.isolation == Isolation::Job || self.stop.is_cancelled()
+    }
+
+    /// Gives up all idle contexts; their browser is dead or about to be.
+    fn drop_idle(self: &Arc<Self>) {
+        let idle = self.contexts(Contexts::drain);
+        for warm in idle {
+            checkout::close(self, warm, Place::taken(self));
+        }
+    }
+
+    /// The contexts, for one look or change. Nobody waits while holding them.
+    fn contexts<R>(&self, look: impl FnOnce(&mut Contexts<Warm>) -> R) -> R {
+        look(&mut self.contexts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn counters<R>(&self, look: impl FnOnce(&mut Counters) -> R) -> R {
+        look(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn closed() -> Failure {
+    Failure::new(
+        Class::Interrupted,
+        "pool_closed",
+        "the worker's renderers are being shut down",
+        "nothing: the job runs again on another worker, or after the restart",
+    )
+}
+
+fn no_browser() -> Failure {
+    Failure::new(
+        Class::Dependency,
+        "browser_unavailable",
+        "no browser became ready within the render time",
+        "run `tillroll doctor`; the worker goes on trying",
+    )
+}
+
+fn no_context(allowed: Duration) -> Failure {
+    Failure::new(
+        Class::Resource,
+        "no_context",
+        format!("all contexts were busy for {} ms", allowed.as_millis()),
+        "give the worker more memory, or fewer concurrent renders",
+    )
+}

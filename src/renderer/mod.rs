@@ -2,6 +2,27 @@
 //!
 //! This module is the seam. The worker knows only [`Render`]; what stands
 //! behind it is the pool of warm Chromium pages, or in tests a script.
+//!
+//! * [`engine`], [`flags`], [`jail`], [`launcher`], [`browser`], [`context`]:
+//!   which Chromium, how it is started and confined, and its isolated contexts.
+//! * [`cdp`]: the protocol over a pipe.
+//! * [`page`]: one document printed once; with [`paper`] (what is asked of
+//!   Chromium) and [`pdf`] (what is made of its answer), both pure.
+
+pub mod browser;
+pub mod cdp;
+mod contain;
+pub mod context;
+pub mod engine;
+pub mod flags;
+pub mod jail;
+pub mod launcher;
+mod markup;
+pub mod page;
+pub mod paper;
+pub mod pdf;
+pub mod processes;
+pub mod profile;
 
 use std::future::Future;
 use std::pin::Pin;

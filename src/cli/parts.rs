@@ -1,0 +1,127 @@
+//! The parts that verbs share: memory, engine, jail, pool, built from the
+//! configuration, with every failure in one form.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Session;
+use super::exit::{Exit, Failure};
+use crate::config::values;
+use crate::memory::{self, Governor, GovernorError, Probe};
+use crate::pool::recycle::RecyclePolicy;
+use crate::pool::{Isolation, Pool, PoolConfig};
+use crate::renderer::browser::BrowserConfig;
+use crate::renderer::engine::{self, Search};
+use crate::renderer::jail::Jail;
+use crate::renderer::launcher::Launcher;
+
+/// Measures memory and plans with it.
+///
+/// # Errors
+/// Where memory cannot be measured, or not even one renderer fits.
+pub(super) fn governor(session: &Session) -> Result<Governor, Failure> {
+    let config = &session.loaded.config;
+    let probe = Probe::default();
+    let what = "planning memory";
+    let total = probe.total().map_err(|error| {
+        Failure::new(Exit::Unexpected, what, error, "mount /proc in this container")
+    })?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let settings = memory::Settings {
+        limit: config.memory.limit.map(|limit| limit.of(total)),
+        reserve: config.memory.reserve.of(total),
+        per_render: config.memory.per_render.bytes(),
+        slots: config.worker.concurrency.slots(cores),
+    };
+    Governor::new(probe, settings).map_err(|error| match &error {
+        GovernorError::TooSmall(small) => {
+            Failure::new(Exit::Unavailable, what, small, small.remedy())
+        }
+        GovernorError::Probe(probe) => Failure::new(
+            Exit::Unexpected,
+            what,
+            crate::worker::chain(probe),
+            "mount /proc in this container",
+        ),
+    })
+}
+
+/// Finds engine and jail, and starts a pool of at most `contexts` warm pages.
+/// Needs a runtime.
+///
+/// # Errors
+/// Where there is no engine, no jail, or no thread to launch from.
+pub(super) fn pool(session: &Session, contexts: usize) -> Result<Pool, Failure> {
+    let renderer = &session.loaded.config.renderer;
+    let path: Vec<PathBuf> = session.path_dirs.clone();
+    let search = Search {
+        configured: renderer.path.clone(),
+        home: session.home.clone(),
+        path: path.clone(),
+        ..Search::default()
+    };
+    let engine = engine::find(&search).map_err(|error| {
+        Failure::new(
+            Exit::Unavailable,
+            "looking for Chromium",
+            error,
+            "apt-get install chromium-headless-shell, or set renderer.path to the program itself",
+        )
+    })?;
+    let jail = match renderer.jail {
+        values::Jail::Bwrap => Jail::find(&path).map_err(|error| {
+            Failure::new(
+                Exit::Unavailable,
+                "looking for the jail",
+                error,
+                "apt-get install bubblewrap",
+            )
+        })?,
+        values::Jail::None => {
+            tracing::warn!(
+                "renderer.jail = none: documents are confined by Chromium's own sandbox at most, \
+                 not by namespaces; scripts stay off and the network is denied by flags"
+            );
+            Jail::None
+        }
+    };
+    let launcher = Launcher::start().map_err(|error| {
+        Failure::new(
+            Exit::Unexpected,
+            "starting the launcher",
+            error,
+            "raise the limit on threads (ulimit -u)",
+        )
+    })?;
+    let mut browser = BrowserConfig::new(engine, jail);
+    browser.nice = i32::from(renderer.nice.get());
+    Ok(Pool::start(PoolConfig {
+        launcher,
+        browser,
+        max_contexts: contexts,
+        isolation: match renderer.isolation {
+            values::Isolation::Tenant => Isolation::Tenant,
+            values::Isolation::Job => Isolation::Job,
+        },
+        max_timeout: renderer.timeout,
+        recycle: RecyclePolicy::default(),
+    }))
+}
+
+/// Waits for the first browser, so that a broken one is told at once.
+///
+/// # Errors
+/// Why it could not be launched.
+pub(super) async fn ready(pool: &Pool) -> Result<(), Failure> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let unavailable =
+        |why: String, fix: String| Failure::new(Exit::Unavailable, "launching Chromium", why, fix);
+    match tokio::time::timeout(PATIENCE, pool.ready()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(failure)) => Err(unavailable(failure.message, failure.remedy)),
+        Err(_) => Err(unavailable(
+            format!("no browser was ready within {} s", PATIENCE.as_secs()),
+            "look at the machine's load and free memory".to_owned(),
+        )),
+    }
+}

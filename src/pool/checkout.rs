@@ -1,0 +1,127 @@
+//! A context in the hands of one job, and the places that contexts take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Shared;
+use crate::renderer::browser::Browser;
+use crate::renderer::context::Context;
+use crate::renderer::page::Page;
+
+/// How long a context may take to be gone before its browser is given up.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An open context with its page.
+#[derive(Debug)]
+pub(super) struct Warm {
+    pub(super) context: Context,
+    pub(super) page: Page,
+    pub(super) browser: Browser,
+    pub(super) jobs: u32,
+    pub(super) opened: Instant,
+}
+
+impl Warm {
+    /// Whether it can take a job.
+    pub(super) fn is_sound(&self) -> bool {
+        !self.context.crashed().is_cancelled() && !self.browser.is_dead()
+    }
+}
+
+/// One of the pool's places. Dropping it frees it.
+#[derive(Debug)]
+pub(super) struct Place {
+    shared: Option<Arc<Shared>>,
+}
+
+impl Place {
+    /// The place that [`Contexts::checkout`](super::contexts::Contexts::checkout) just gave.
+    pub(super) fn taken(shared: &Arc<Shared>) -> Self {
+        Self { shared: Some(Arc::clone(shared)) }
+    }
+
+    /// The place stays taken, by a context that becomes idle.
+    fn keep(mut self) {
+        self.shared = None;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            shared.contexts(super::contexts::Contexts::released);
+            shared.changed.notify_waiters();
+        }
+    }
+}
+
+/// A context in the hands of one job. Dropping it destroys the context: a
+/// future that was abandoned must leave nothing running.
+#[derive(Debug)]
+pub(super) struct Busy {
+    shared: Arc<Shared>,
+    tenant: Arc<str>,
+    /// Taken once, by giving back or destroying.
+    held: Option<(Warm, Place)>,
+}
+
+impl Busy {
+    pub(super) fn new(shared: &Arc<Shared>, tenant: &Arc<str>, warm: Warm, place: Place) -> Self {
+        Self { shared: Arc::clone(shared), tenant: Arc::clone(tenant), held: Some((warm, place)) }
+    }
+
+    /// The context; `None` only after it was given back.
+    pub(super) fn warm(&mut self) -> Option<&mut Warm> {
+        self.held.as_mut().map(|(warm, _)| warm)
+    }
+
+    /// The job is done and the page is sound: keep it, unless it is due.
+    pub(super) fn give_back(mut self) {
+        let Some((mut warm, place)) = self.held.take() else { return };
+        warm.jobs = warm.jobs.saturating_add(1);
+        let due = self.shared.config.recycle.is_due(warm.jobs, warm.opened.elapsed());
+        if due || !warm.is_sound() || self.shared.keeps_nothing() {
+            close(&self.shared, warm, place);
+            return;
+        }
+        let tenant = Arc::clone(&self.tenant);
+        if let Some(warm) = self.shared.contexts(|contexts| contexts.give_back(tenant, warm)) {
+            close(&self.shared, warm, place);
+            return;
+        }
+        place.keep();
+        self.shared.changed.notify_waiters();
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if let Some((warm, place)) = self.held.take() {
+            // Its renderer may be busy or stopped, and would not hear a request.
+            warm.context.kill_renderer();
+            close(&self.shared, warm, place);
+        }
+    }
+}
+
+/// Closes a context in the background; its place is free when it is gone.
+pub(super) fn close(shared: &Arc<Shared>, warm: Warm, place: Place) {
+    let closing = async move {
+        close_now(warm).await;
+        drop(place);
+    };
+    shared.tasks.spawn_on(closing, &shared.runtime);
+}
+
+/// Closes a context. One that cannot be closed takes its browser with it.
+pub(super) async fn close_now(warm: Warm) {
+    let Warm { context, browser, .. } = warm;
+    if let Err(error) = context.close(CLOSE_TIMEOUT).await
+        && !browser.is_dead()
+    {
+        tracing::warn!(%error, pid = browser.pid(), "a context does not close; killing its browser");
+        browser.kill().await;
+    }
+}

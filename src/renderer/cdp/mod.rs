@@ -1,0 +1,31 @@
+//! The Chrome DevTools Protocol over two pipes: a small client of our own, on
+//! the protocol types of `chromiumoxide`.
+//!
+//! Commands go in as JSON frames that each end in a NUL byte, replies and
+//! events come out the same way. Two calls per receipt pass here, documents of
+//! megabytes among them, so a frame is encoded once, straight from the caller's
+//! value, and a reply stays in the bytes it arrived in until its reader takes
+//! what it needs ([`RawReply`]).
+//!
+//! ```text
+//! Session::call ─▶ encode ─▶ bounded queue ─▶ writer task ─▶ pipe ─▶ Chromium
+//!       ▲                                                               │
+//!       └── oneshot by id ── route ◀── frames ◀── reader task ◀── pipe ◀┘
+//!                              └── events ─▶ bounded subscriptions
+//! ```
+//!
+//! Failures: every call ends, at the latest at its deadline ([`CdpError`]). End
+//! of file on the pipe fails all pending calls at once; a crashed renderer
+//! fails those of its session. A call whose future is dropped forgets its id;
+//! its late reply is ignored. A subscriber that does not keep up is told so and
+//! loses its subscription: events are never dropped in silence.
+
+mod client;
+mod error;
+mod frame;
+mod session;
+
+pub use client::{Connection, FRAME_LIMIT};
+pub use error::{CdpError, CloseReason};
+pub use frame::{FrameDecoder, FrameTooLarge, OUTGOING_LIMIT};
+pub use session::{Event, Events, Lagged, RawReply, Session};

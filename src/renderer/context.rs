@@ -1,0 +1,217 @@
+//! One isolated browser context with one page in it: a tenant's own storage,
+//! cache and renderer process.
+//!
+//! ```text
+//! open ─▶ live ─▶ close ─▶ disposed, its renderer gone
+//!           └─ dropped: disposed in the background
+//! ```
+//!
+//! Failures: [`Context::crashed`] fires when the renderer crashed or was
+//! killed, when the page is detached, and when the browser died.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use chromiumoxide::cdp::browser_protocol::browser::BrowserContextId;
+use chromiumoxide::cdp::browser_protocol::emulation::SetScriptExecutionDisabledParams;
+use chromiumoxide::cdp::browser_protocol::inspector;
+use chromiumoxide::cdp::browser_protocol::page;
+use chromiumoxide::cdp::browser_protocol::target::{
+    AttachToTargetParams, CreateBrowserContextParams, CreateTargetParams,
+    DisposeBrowserContextParams,
+};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::browser::Claimed;
+use super::cdp::{CdpError, Connection, Session};
+use super::contain;
+use super::processes::{self, Kind};
+
+/// How long a renderer may take to vanish after SIGKILL.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What kind of page a context has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ContextOptions {
+    /// Whether frames are drawn. Without (the default), a print is a third
+    /// cheaper, and `requestAnimationFrame` never fires. The full browser
+    /// always draws.
+    pub frames: bool,
+    /// Whether the document's scripts run.
+    pub scripts: bool,
+}
+
+#[derive(Debug)]
+struct Renderer {
+    pid: u32,
+    started: u64,
+    handle: OwnedFd,
+}
+
+/// An open context. Dropping it disposes of it without waiting.
+#[derive(Debug)]
+pub struct Context {
+    connection: Connection,
+    /// Taken by `close`.
+    id: Option<BrowserContextId>,
+    target: String,
+    session: Session,
+    renderer: Option<Renderer>,
+    claimed: Claimed,
+}
+
+/// Disposes of a context that was not opened to the end.
+struct Unfinished<'a> {
+    connection: &'a Connection,
+    id: Option<BrowserContextId>,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            dispose(self.connection, id);
+        }
+    }
+}
+
+fn dispose(connection: &Connection, id: BrowserContextId) {
+    let posted =
+        connection.post("Target.disposeBrowserContext", &DisposeBrowserContextParams::new(id));
+    if !posted && !connection.closed().is_cancelled() {
+        tracing::warn!("a context could not be disposed of: the browser reads nothing");
+    }
+}
+
+impl Context {
+    pub(super) async fn open(
+        connection: Connection,
+        claimed: Claimed,
+        browser_pid: u32,
+        options: ContextOptions,
+        timeout: Duration,
+    ) -> Result<Self, CdpError> {
+        let deadline = Instant::now() + timeout;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let params = CreateBrowserContextParams::builder().dispose_on_detach(true).build();
+        let id = connection.call(params, left()).await?.browser_context_id;
+        let mut unfinished = Unfinished { connection: &connection, id: Some(id.clone()) };
+        let mut params = CreateTargetParams::new("about:blank");
+        params.browser_context_id = Some(id);
+        (params.width, params.height) = (Some(1), Some(1));
+        params.enable_begin_frame_control = (!options.frames).then_some(true);
+
+        // One opening at a time, so that the renderer that appears is this one's.
+        let method = "Target.createTarget";
+        let mut renderers = tokio::time::timeout_at(deadline, claimed.lock())
+            .await
+            .map_err(|_| CdpError::Timeout { method, after: timeout })?;
+        let target = connection.call(params, left()).await?.target_id;
+        let mut params = AttachToTargetParams::new(target.clone());
+        params.flatten = Some(true);
+        let attached = connection.call(params, left()).await?;
+        let session = connection.session(attached.session_id.inner());
+        let disabled = SetScriptExecutionDisabledParams::new(!options.scripts);
+        tokio::try_join!(
+            async { session.call(inspector::EnableParams::default(), left()).await.map(drop) },
+            async { session.call(page::EnableParams::default(), left()).await.map(drop) },
+            async { session.call(disabled, left()).await.map(drop) },
+        )
+        .inspect_err(|_| session.forget())?;
+        let alive: Vec<_> = processes::tree(Path::new("/proc"), browser_pid)
+            .into_iter()
+            .filter(|process| process.kind == Kind::Renderer)
+            .map(|process| (process.pid, process.started))
+            .collect();
+        renderers.retain(|renderer| alive.contains(renderer));
+        let fresh: Vec<_> = alive.into_iter().filter(|one| !renderers.contains(one)).collect();
+        let renderer = match fresh[..] {
+            [(pid, started)] => watch(pid, started),
+            // Two at once: one is a child frame's. Better no answer than a wrong one.
+            _ => None,
+        };
+        renderers.extend(renderer.as_ref().map(|r| (r.pid, r.started)));
+        drop(renderers);
+        let id = unfinished.id.take();
+        drop(unfinished);
+        let target = target.inner().clone();
+        Ok(Self { connection, id, target, session, renderer, claimed })
+    }
+
+    /// The page's session.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The page's target, which is also its main frame's id.
+    #[must_use]
+    pub fn frame_id(&self) -> &str {
+        &self.target
+    }
+
+    /// Cancelled when the page can do nothing any more.
+    #[must_use]
+    pub fn crashed(&self) -> &CancellationToken {
+        self.session.gone()
+    }
+
+    /// The host's pid of its renderer, if it could be told apart.
+    #[must_use]
+    pub fn renderer_pid(&self) -> Option<u32> {
+        self.renderer.as_ref().map(|renderer| renderer.pid)
+    }
+
+    /// Kills its renderer, and nothing else; [`crashed`](Self::crashed) follows.
+    /// Returns whether there was one to kill.
+    pub fn kill_renderer(&self) -> bool {
+        self.renderer
+            .as_ref()
+            .is_some_and(|renderer| pidfd_send_signal(&renderer.handle, Signal::KILL).is_ok())
+    }
+
+    /// Disposes of it and waits until its renderer is really gone; one that
+    /// does not go within `timeout` is killed.
+    ///
+    /// # Errors
+    /// If the browser does not dispose of it, or the renderer cannot be killed:
+    /// then only the end of the browser helps.
+    pub async fn close(mut self, timeout: Duration) -> Result<(), CdpError> {
+        let method = "Target.disposeBrowserContext";
+        let deadline = Instant::now() + timeout;
+        let Some(id) = self.id.take() else { return Ok(()) };
+        self.session.forget();
+        let disposed =
+            self.connection.call(DisposeBrowserContextParams::new(id), timeout).await.map(drop);
+        if let Some(renderer) = &self.renderer {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !contain::ended(&renderer.handle, left).await {
+                pidfd_send_signal(&renderer.handle, Signal::KILL).ok();
+                if !contain::ended(&renderer.handle, KILL_PATIENCE).await {
+                    return Err(CdpError::Timeout { method, after: timeout + KILL_PATIENCE });
+                }
+            }
+            self.claimed.lock().await.remove(&(renderer.pid, renderer.started));
+        }
+        disposed
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.session.forget();
+            dispose(&self.connection, id);
+        }
+    }
+}
+
+/// A handle on a renderer, if it is still the one that was seen.
+fn watch(pid: u32, started: u64) -> Option<Renderer> {
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    let handle = pidfd_open(raw, PidfdFlags::empty()).ok()?;
+    let same = processes::started(Path::new("/proc"), pid) == Some(started);
+    same.then_some(Renderer { pid, started, handle })
+}

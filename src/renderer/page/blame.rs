@@ -1,0 +1,209 @@
+//! From what Chromium answers to a failure that a person can act on. Pure.
+
+use std::time::Duration;
+
+use crate::failure::{Class, Failure};
+use crate::job::length::MAX_POINTS;
+use crate::renderer::cdp::CdpError;
+use crate::renderer::pdf::Malformed;
+
+/// A render that failed, and whether the page may serve another job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// What to tell the job.
+    pub failure: Failure,
+    /// Whether the page took no harm. Where not, its context is destroyed.
+    pub page_is_sound: bool,
+}
+
+impl Failed {
+    /// The job's own mistake: the page did what it should.
+    fn by_job(class: Class, code: &'static str, message: String, remedy: &str) -> Self {
+        Self { failure: Failure::new(class, code, message, remedy), page_is_sound: true }
+    }
+
+    fn broken(class: Class, code: &'static str, message: String, remedy: &str) -> Self {
+        Self { failure: Failure::new(class, code, message, remedy), page_is_sound: false }
+    }
+
+    pub(super) fn margin_too_large() -> Self {
+        Self::by_job(
+            Class::Document,
+            "margin_too_large",
+            "the margins leave no room for content on this paper".into(),
+            "give smaller margins, or a larger paper",
+        )
+    }
+
+    pub(super) fn page_too_long(points: f64) -> Self {
+        Self::by_job(
+            Class::Document,
+            "page_too_long",
+            format!(
+                "the content makes a roll of {points:.0}pt, and a page of a PDF has at most \
+                 {MAX_POINTS:.0}pt (200in, about 5m)"
+            ),
+            "give a paper with a fixed height, a smaller scale, or split the document",
+        )
+    }
+
+    pub(super) fn roll_not_one_page(pages: usize) -> Self {
+        Self::by_job(
+            Class::Document,
+            "roll_not_one_page",
+            format!("the content filled {pages} pages where a roll has one, however high"),
+            "take heights that follow the page (vh, %) and page breaks out of the document, \
+             or give a paper with a fixed height",
+        )
+    }
+
+    pub(super) fn malformed(error: Malformed) -> Self {
+        Self::broken(
+            Class::Bug,
+            "pdf_malformed",
+            error.to_string(),
+            "report this with the version of Chromium that `tillroll doctor` prints",
+        )
+    }
+
+    pub(super) fn lost_task() -> Self {
+        Self::broken(
+            Class::Bug,
+            "pdf_task",
+            "the task that finishes the PDF ended without a result".into(),
+            "report this with the worker's log",
+        )
+    }
+
+    pub(super) fn undecodable() -> Self {
+        Self::broken(
+            Class::Bug,
+            "protocol",
+            "Chromium sent a PDF that is no base64".into(),
+            "report this with the version of Chromium that `tillroll doctor` prints",
+        )
+    }
+
+    /// The render time is over.
+    pub(crate) fn timed_out(allowed: Duration) -> Self {
+        Self::broken(
+            Class::Document,
+            "render_timeout",
+            format!("the document was not rendered within {} ms", allowed.as_millis()),
+            "make the document simpler, or give it more time (`timeout_ms`)",
+        )
+    }
+
+    /// The whole browser is gone.
+    pub(crate) fn browser_died() -> Self {
+        Self::broken(
+            Class::Interrupted,
+            "browser_died",
+            "the browser died while the document was being rendered".into(),
+            "nothing: the job runs again in a new browser",
+        )
+    }
+
+    /// What a failed call means for a job that was given `allowed` time.
+    pub(crate) fn from_cdp(error: &CdpError, allowed: Duration) -> Self {
+        match error {
+            CdpError::Timeout { .. } => Self::timed_out(allowed),
+            CdpError::Closed { .. } => Self::browser_died(),
+            CdpError::Crashed { .. } => Self::broken(
+                Class::Renderer,
+                "renderer_crashed",
+                "the renderer died while it worked on the document".into(),
+                "try again; if it dies again, make the document smaller or simpler",
+            ),
+            CdpError::TooLarge { bytes, limit, .. } => Self::by_job(
+                Class::Input,
+                "document_too_large",
+                format!(
+                    "the document takes {bytes} bytes on its way to Chromium, the limit is {limit}"
+                ),
+                "make the document or its inline images smaller",
+            ),
+            CdpError::Refused { message, .. } => Self::refused(message, error),
+            CdpError::Malformed { .. } => Self::broken(
+                Class::Bug,
+                "protocol",
+                error.to_string(),
+                "report this with the version of Chromium that `tillroll doctor` prints",
+            ),
+        }
+    }
+
+    fn refused(message: &str, error: &CdpError) -> Self {
+        if message.contains("content area is empty") {
+            return Self::margin_too_large();
+        }
+        if message.contains("Page range") {
+            return Self::by_job(
+                Class::Document,
+                "page_range",
+                "`pages` asks for pages that the document does not have".into(),
+                "ask for pages that are there, or leave `pages` out",
+            );
+        }
+        if message.contains("Printing failed") || message.contains("already being printed") {
+            return Self::broken(
+                Class::Renderer,
+                "print_failed",
+                "Chromium could not print the document; most often it ran out of memory".into(),
+                "try again; if it fails again, make the document smaller or simpler",
+            );
+        }
+        Self::broken(
+            Class::Renderer,
+            "renderer_refused",
+            error.to_string(),
+            "try again; if it fails again, report it with the version of Chromium that \
+             `tillroll doctor` prints",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(message: &str) -> Failed {
+        let error = CdpError::Refused {
+            method: "Page.printToPDF",
+            code: -32000,
+            message: message.to_owned(),
+        };
+        Failed::from_cdp(&error, Duration::from_secs(1))
+    }
+
+    #[test]
+    fn chromiums_words_have_their_codes() {
+        for (message, class, code, sound) in [
+            ("Page range exceeds page count", Class::Document, "page_range", true),
+            ("Page range syntax error", Class::Document, "page_range", true),
+            (
+                "invalid print parameters: content area is empty",
+                Class::Document,
+                "margin_too_large",
+                true,
+            ),
+            ("Printing failed", Class::Renderer, "print_failed", false),
+            ("Page is already being printed", Class::Renderer, "print_failed", false),
+            ("something new", Class::Renderer, "renderer_refused", false),
+        ] {
+            let failed = refused(message);
+            assert_eq!((failed.failure.class, failed.failure.code), (class, code), "{message}");
+            assert_eq!(failed.page_is_sound, sound, "{message}");
+            assert!(!failed.failure.remedy.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_timeout_says_how_long_it_waited() {
+        let error = CdpError::Timeout { method: "x", after: Duration::from_millis(3) };
+        let failed = Failed::from_cdp(&error, Duration::from_millis(250));
+        assert_eq!(failed.failure.code, "render_timeout");
+        assert!(failed.failure.message.contains("250 ms"), "{}", failed.failure.message);
+        assert!(!failed.page_is_sound);
+    }
+}

@@ -1,0 +1,431 @@
+//! One page: one document after the other, each printed once.
+//!
+//! ```text
+//! prepare ─▶ set document ─▶ [wait for images and fonts] ─▶ [measure a roll] ─▶ print ─▶ finish
+//!    │                              │                            │
+//!    └ only what changed            └ only if it loads any       └ one page, or relaxed and once more
+//! ```
+//!
+//! A plain receipt costs two calls to Chromium, one on a roll three: the page
+//! remembers style sheet, viewport and media, and sets only what is new.
+//!
+//! Nothing of a document is left for the next: scripts are off, what a `<meta>`
+//! could leave is disarmed ([`markup`](super::markup)), and
+//! `Page.setDocumentContent` replaces the rest. Failures say whether the page
+//! took harm ([`Failed`]); the caller destroys one that did, and one whose
+//! render was abandoned.
+
+mod blame;
+mod probe;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chromiumoxide::cdp::browser_protocol::emulation::{
+    SetDeviceMetricsOverrideParams, SetEmulatedMediaParams,
+};
+use chromiumoxide::cdp::browser_protocol::page::{PrintToPdfParams, PrintToPdfTransferMode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+pub use blame::Failed;
+
+use super::cdp::{CdpError, RawReply, Session};
+use super::context::Context;
+use super::paper::{self, MAX_SHRINK, Plan};
+use super::pdf::{Document, Stamp};
+use super::{RenderRequest, Rendered, Warning, markup};
+use crate::job::RenderOptions;
+use crate::job::length::{Length, MAX_POINTS, Margins, PIXELS_PER_INCH, POINTS_PER_INCH};
+use crate::job::options::Media;
+
+/// At most this long, and at most half of what is left, for images and fonts.
+const LOADING_LIMIT: Duration = Duration::from_secs(3);
+/// First pause between two looks at what is loading; it doubles up to the last.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LAST_LOOK: Duration = Duration::from_millis(32);
+/// A second attempt at a roll gets this much more, in points.
+const SECOND_ATTEMPT_POINTS: f64 = 12.0;
+/// The viewport in which heights that follow the page are found out.
+const OTHER_HEIGHT: u32 = 1_000;
+/// A PDF of more base64 than this is finished away from the event loop.
+const LARGE_REPLY: usize = 1024 * 1024;
+
+/// A warm page in a context of its own.
+#[derive(Debug)]
+pub struct Page {
+    session: Session,
+    frame: String,
+    css: String,
+    viewport: (u32, u32),
+    media: Option<Media>,
+}
+
+/// One render: its page, its deadline, what was noticed.
+struct Run<'a> {
+    page: &'a mut Page,
+    options: &'a RenderOptions,
+    deadline: Instant,
+    warnings: Vec<Warning>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SetContent<'a> {
+    frame_id: &'a str,
+    html: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Evaluate<'a> {
+    expression: &'a str,
+    await_promise: bool,
+    return_by_value: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Evaluated<T> {
+    result: Remote<T>,
+    exception_details: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Remote<T> {
+    value: Option<T>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metrics {
+    css_content_size: Size,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+struct Size {
+    width: f64,
+    height: f64,
+}
+
+#[derive(Deserialize)]
+struct Printed<'a> {
+    #[serde(borrow)]
+    data: Cow<'a, str>,
+}
+
+impl Page {
+    /// The page of a freshly opened context whose scripts are off.
+    #[must_use]
+    pub fn of(context: &Context) -> Self {
+        Self {
+            session: context.session().clone(),
+            frame: context.frame_id().to_owned(),
+            css: String::new(),
+            viewport: (0, 0),
+            media: None,
+        }
+    }
+
+    /// Renders one document; every wait ends at `deadline`.
+    ///
+    /// # Errors
+    /// [`Failed`], which says whether the page may be used again. A future that
+    /// is dropped leaves a page that may not.
+    pub async fn render(
+        &mut self,
+        request: &RenderRequest,
+        deadline: Instant,
+    ) -> Result<Rendered, Failed> {
+        let options = Arc::clone(&request.options);
+        let mut run = Run { page: self, options: &options, deadline, warnings: Vec::new() };
+        run.render(request).await
+    }
+}
+
+impl Run<'_> {
+    async fn render(&mut self, request: &RenderRequest) -> Result<Rendered, Failed> {
+        let plan = paper::plan(self.options);
+        if !plan.has_room() {
+            return Err(Failed::margin_too_large());
+        }
+        let html = markup::disarm(&request.html);
+        self.prepare(&plan).await?;
+        let content = SetContent { frame_id: &self.page.frame.clone(), html: &html };
+        self.raw("Page.setDocumentContent", &content).await?;
+        if markup::loads_anything(&html) {
+            self.wait_until_loaded().await?;
+        }
+        let date = request.date;
+        let (pdf, pages) = if plan.is_roll() {
+            self.print_roll(plan, markup::has_page_rules(&html), date).await?
+        } else {
+            let reply = self.print(&plan, 0.0).await?;
+            finish(reply, &request.options, plan.exact_size(), date, None).await?
+        };
+        let pages = u32::try_from(pages).unwrap_or(u32::MAX);
+        Ok(Rendered { pdf, pages, warnings: std::mem::take(&mut self.warnings) })
+    }
+
+    /// Sets style sheet, viewport and media, where they are not set already.
+    async fn prepare(&mut self, plan: &Plan) -> Result<(), Failed> {
+        if self.page.media != Some(self.options.media) {
+            let name = match self.options.media {
+                Media::Print => "print",
+                Media::Screen => "screen",
+            };
+            self.page.media = None;
+            self.call(SetEmulatedMediaParams::builder().media(name).build()).await?;
+            self.page.media = Some(self.options.media);
+        }
+        self.set_viewport(plan.viewport_width(), 1).await?;
+        if self.page.css != plan.css {
+            self.evaluate::<serde::de::IgnoredAny>(&probe::adopt(&plan.css)).await?;
+            self.page.css.clone_from(&plan.css);
+        }
+        Ok(())
+    }
+
+    /// The viewport decides what a roll measures and which of several images
+    /// is chosen, never the size of a sheet.
+    async fn set_viewport(&mut self, width: u32, height: u32) -> Result<(), Failed> {
+        if self.page.viewport != (width, height) {
+            self.page.viewport = (0, 0);
+            let (w, h) = (i64::from(width), i64::from(height));
+            self.call(SetDeviceMetricsOverrideParams::new(w, h, 1.0, false)).await?;
+            self.page.viewport = (width, height);
+        }
+        Ok(())
+    }
+
+    /// Images decode and fonts load on their own time, from `data:` URLs too.
+    async fn wait_until_loaded(&mut self) -> Result<(), Failed> {
+        let limit = Instant::now() + LOADING_LIMIT.min(self.left() / 2);
+        let mut pause = FIRST_LOOK;
+        loop {
+            let left = limit.saturating_duration_since(Instant::now());
+            match self.evaluate_within::<probe::Loaded>(probe::LOADED, left).await {
+                Ok(loaded) if loaded.ready || left <= pause => {
+                    self.warnings.extend(loaded.warnings());
+                    return Ok(());
+                }
+                Ok(_) => tokio::time::sleep(pause).await,
+                // A page that hangs fails at its deadline, in the next call.
+                Err(CdpError::Timeout { .. }) => {
+                    self.warnings.push(probe::still_loading());
+                    return Ok(());
+                }
+                Err(error) => return Err(self.failed(&error)),
+            }
+            pause = (pause * 2).min(LAST_LOOK);
+        }
+    }
+
+    async fn print_roll(
+        &mut self,
+        mut plan: Plan,
+        has_page_rules: bool,
+        date: OffsetDateTime,
+    ) -> Result<(Vec<u8>, usize), Failed> {
+        if has_page_rules && self.options.margin.is_none() {
+            let found: probe::PageMargins = self.evaluate(probe::MARGINS).await?;
+            if found != probe::PageMargins::default() {
+                plan = plan.with_margins(margins(&found));
+                if !plan.has_room() {
+                    return Err(Failed::margin_too_large());
+                }
+                self.prepare(&plan).await?;
+            }
+        }
+        let height = self.measure(&plan).await?;
+        let options = Arc::new(self.options.clone());
+        let reply = self.print(&plan, height).await?;
+        match finish(reply, &options, plan.exact_size(), date, Some(1)).await {
+            Err(Unfinished::Pages(_)) => {}
+            other => return Ok(other?),
+        }
+        // Something in it follows the height of the page, so no height is enough.
+        self.evaluate::<serde::de::IgnoredAny>(probe::NOTE_HEIGHTS).await?;
+        self.set_viewport(plan.viewport_width(), OTHER_HEIGHT).await?;
+        self.evaluate::<serde::de::IgnoredAny>(probe::RELEASE_HEIGHTS).await?;
+        self.set_viewport(plan.viewport_width(), 1).await?;
+        self.warnings.retain(|warning| warning.code != "content_too_wide");
+        let height = self.measure(&plan).await? + SECOND_ATTEMPT_POINTS;
+        let reply = self.print(&plan, height).await?;
+        Ok(finish(reply, &options, plan.exact_size(), date, Some(1)).await?)
+    }
+
+    /// How high a roll must be for the document in the page, in points.
+    async fn measure(&mut self, plan: &Plan) -> Result<f64, Failed> {
+        let narrow = plan.viewport_width();
+        let mut size = self.content_size().await?;
+        let by = size.width / f64::from(narrow);
+        if size.width >= f64::from(narrow) + 1.0 {
+            // Chromium lays such a document out in a wider page and shrinks it.
+            let shrunk = by.min(MAX_SHRINK);
+            self.set_viewport(paper::whole_pixels(f64::from(narrow) * shrunk), 1).await?;
+            let wide = self.content_size().await?;
+            self.set_viewport(narrow, 1).await?;
+            size.height = wide.height / shrunk;
+            self.warnings.push(probe::too_wide(by, shrunk));
+        }
+        let height = plan.roll_height(size.height);
+        if height > MAX_POINTS { Err(Failed::page_too_long(height)) } else { Ok(height) }
+    }
+
+    async fn content_size(&self) -> Result<Size, Failed> {
+        #[derive(Serialize)]
+        struct Nothing {}
+        let reply = self.raw("Page.getLayoutMetrics", &Nothing {}).await?;
+        let metrics: Metrics = reply.deserialize().map_err(|error| self.failed(&error))?;
+        Ok(metrics.css_content_size)
+    }
+
+    async fn print(&self, plan: &Plan, roll_height: f64) -> Result<RawReply, Failed> {
+        let (width, height) = plan.inches(roll_height);
+        let options = self.options;
+        let mut params = PrintToPdfParams::builder()
+            .landscape(plan.landscape)
+            .print_background(options.background)
+            .scale(plan.scale)
+            .paper_width(width)
+            .paper_height(height)
+            .margin_top(plan.margins.top.inches())
+            .margin_right(plan.margins.right.inches())
+            .margin_bottom(plan.margins.bottom.inches())
+            .margin_left(plan.margins.left.inches())
+            .prefer_css_page_size(plan.prefer_css_page_size)
+            .transfer_mode(PrintToPdfTransferMode::ReturnAsBase64)
+            .generate_tagged_pdf(options.tagged)
+            .generate_document_outline(options.outline);
+        if !options.pages.is_empty() {
+            params = params.page_ranges(&options.pages);
+        }
+        if options.header.is_some() || options.footer.is_some() {
+            // Without a template Chromium prints one of its own.
+            let or_none = |html: &Option<String>| html.clone().unwrap_or("<span></span>".into());
+            params = params
+                .display_header_footer(true)
+                .header_template(or_none(&options.header))
+                .footer_template(or_none(&options.footer));
+        }
+        self.raw("Page.printToPDF", &params.build()).await
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    fn failed(&self, error: &CdpError) -> Failed {
+        Failed::from_cdp(error, self.options.timeout)
+    }
+
+    async fn call<C>(&self, params: C) -> Result<C::Response, Failed>
+    where
+        C: chromiumoxide::types::Command + Serialize,
+    {
+        let reply = self.page.session.call(params, self.left()).await;
+        reply.map_err(|error| self.failed(&error))
+    }
+
+    async fn raw<P>(&self, method: &'static str, params: &P) -> Result<RawReply, Failed>
+    where
+        P: Serialize + Sync,
+    {
+        let reply = self.page.session.call_raw(method, params, self.left()).await;
+        reply.map_err(|error| self.failed(&error))
+    }
+
+    async fn evaluate<T: DeserializeOwned + Default>(&self, text: &str) -> Result<T, Failed> {
+        let value = self.evaluate_within(text, self.left()).await;
+        value.map_err(|error| self.failed(&error))
+    }
+
+    async fn evaluate_within<T: DeserializeOwned + Default>(
+        &self,
+        expression: &str,
+        timeout: Duration,
+    ) -> Result<T, CdpError> {
+        const METHOD: &str = "Runtime.evaluate";
+        let params = Evaluate { expression, await_promise: true, return_by_value: true };
+        let reply = self.page.session.call_raw(METHOD, &params, timeout).await?;
+        let evaluated: Evaluated<T> = reply.deserialize()?;
+        if evaluated.exception_details.is_some() {
+            let detail = "an expression of ours threw an exception".to_owned();
+            return Err(CdpError::Malformed { method: METHOD, detail });
+        }
+        Ok(evaluated.result.value.unwrap_or_default())
+    }
+}
+
+fn margins(found: &probe::PageMargins) -> Margins {
+    let side = |pixels: Option<f64>| {
+        Length::from_points(pixels.unwrap_or_default().max(0.0) * POINTS_PER_INCH / PIXELS_PER_INCH)
+    };
+    Margins {
+        top: side(found.top),
+        right: side(found.right),
+        bottom: side(found.bottom),
+        left: side(found.left),
+    }
+}
+
+/// A print that did not become a PDF.
+enum Unfinished {
+    /// It has this many pages, and was to have another number.
+    Pages(usize),
+    Failed(Failed),
+}
+
+impl From<Unfinished> for Failed {
+    fn from(unfinished: Unfinished) -> Self {
+        match unfinished {
+            Unfinished::Pages(pages) => Self::roll_not_one_page(pages),
+            Unfinished::Failed(failed) => failed,
+        }
+    }
+}
+
+/// Decodes and finishes a printed PDF; a large one away from the event loop.
+async fn finish(
+    reply: RawReply,
+    options: &Arc<RenderOptions>,
+    size: (f64, Option<f64>),
+    date: OffsetDateTime,
+    want: Option<usize>,
+) -> Result<(Vec<u8>, usize), Unfinished> {
+    if reply.json().len() < LARGE_REPLY {
+        return finish_here(&reply, options, size, date, want);
+    }
+    let options = Arc::clone(options);
+    tokio::task::spawn_blocking(move || finish_here(&reply, &options, size, date, want))
+        .await
+        .unwrap_or(Err(Unfinished::Failed(Failed::lost_task())))
+}
+
+fn finish_here(
+    reply: &RawReply,
+    options: &RenderOptions,
+    size: (f64, Option<f64>),
+    date: OffsetDateTime,
+    want: Option<usize>,
+) -> Result<(Vec<u8>, usize), Unfinished> {
+    let broken = |failed| Unfinished::Failed(failed);
+    let printed: Printed<'_> =
+        reply.deserialize().map_err(|e| broken(Failed::from_cdp(&e, options.timeout)))?;
+    let raw =
+        STANDARD.decode(printed.data.as_bytes()).map_err(|_| broken(Failed::undecodable()))?;
+    let document = Document::read(&raw).map_err(|e| broken(Failed::malformed(e)))?;
+    let pages = document.pages().len();
+    if want.is_some_and(|want| want != pages) {
+        return Err(Unfinished::Pages(pages));
+    }
+    let stamp = Stamp { info: &options.info, date, size };
+    let pdf = document.finish(&stamp).map_err(|e| broken(Failed::malformed(e)))?;
+    Ok((pdf, pages))
+}

@@ -1,0 +1,212 @@
+//! What is asked of a document before it is printed: our own expressions,
+//! which run although the page's scripts are off.
+//!
+//! Timers and event listeners do not fire in such a page, promises do. So an
+//! expression answers at once with what it sees, and is asked again.
+
+use serde::Deserialize;
+
+use crate::renderer::Warning;
+
+/// How many sources a warning names.
+const NAMED: usize = 5;
+
+/// Whether everything is there, and what never will be. Layout first: fonts and
+/// backgrounds load when something needs them. Lazy images would wait for a
+/// scroll that never comes.
+pub(super) const LOADED: &str = r"(async () => {
+  const name = (url) => {
+    const text = String(url || '');
+    return (text.startsWith('data:') ? text.split(/[;,]/, 1)[0] : text).slice(0, 120);
+  };
+  for (const image of document.images) image.loading = 'eager';
+  if (document.documentElement) document.documentElement.offsetHeight;
+  await document.fonts.ready;
+  const images = [...document.images].filter((i) => i.currentSrc || i.hasAttribute('src'));
+  const fonts = [...document.fonts];
+  return {
+    ready: document.readyState === 'complete' && document.fonts.status === 'loaded'
+      && images.every((i) => i.complete),
+    images: images.filter((i) => i.complete && i.naturalWidth === 0)
+      .map((i) => name(i.getAttribute('src') || i.currentSrc)),
+    fonts: fonts.filter((f) => f.status === 'error').map((f) => name(f.family)),
+  };
+})()";
+
+/// The margins that the document's `@page` rules give to the first page, in
+/// CSS pixels. What follows the size of the page or of a font is left out.
+pub(super) const MARGINS: &str = r"(() => {
+  const found = [{}, {}, {}];
+  const rank = { '': 0, ':right': 1, ':first': 2 };
+  const applies = (media) => !media || !media.mediaText || matchMedia(media.mediaText).matches;
+  const pixels = (text) => {
+    try { return CSSNumericValue.parse(text).to('px').value; } catch { return undefined; }
+  };
+  const walk = (sheet) => {
+    let rules;
+    try { rules = sheet.cssRules; } catch { return; }
+    for (const rule of rules) {
+      if (rule instanceof CSSPageRule) {
+        const into = found[rank[rule.selectorText]];
+        if (!into) continue;
+        for (const side of ['top', 'right', 'bottom', 'left']) {
+          const value = pixels(rule.style.getPropertyValue('margin-' + side));
+          if (value !== undefined) into[side] = value;
+        }
+      } else if (rule instanceof CSSImportRule) {
+        if (rule.styleSheet && applies(rule.media)) walk(rule.styleSheet);
+      } else if (rule.cssRules && !(rule instanceof CSSStyleRule) && applies(rule.media)) {
+        walk(rule);
+      }
+    }
+  };
+  for (const sheet of document.styleSheets) {
+    if (!sheet.disabled && applies(sheet.media)) walk(sheet);
+  }
+  return Object.assign({}, ...found);
+})()";
+
+/// Remembers every element's asked-for height, on the document's own root, so
+/// that it goes with the document.
+pub(super) const NOTE_HEIGHTS: &str = r"(() => {
+  const asked = (e, name) => String(e.computedStyleMap().get(name));
+  document.documentElement.tillroll = [...document.querySelectorAll('*')].map(
+    (e) => [e, asked(e, 'height'), asked(e, 'min-height')]);
+})()";
+
+/// In a viewport of another height: whatever asks for another height now
+/// follows the page, and on a roll it must follow its content instead.
+pub(super) const RELEASE_HEIGHTS: &str = r"(() => {
+  const asked = (e, name) => String(e.computedStyleMap().get(name));
+  let released = 0;
+  for (const [e, height, least] of document.documentElement.tillroll || []) {
+    if (asked(e, 'height') !== height) {
+      e.style.setProperty('height', 'auto', 'important');
+      released++;
+    }
+    if (asked(e, 'min-height') !== least) {
+      e.style.setProperty('min-height', '0', 'important');
+      released++;
+    }
+  }
+  delete document.documentElement.tillroll;
+  return released;
+})()";
+
+/// The expression that gives the page our style sheet, or takes it away.
+pub(super) fn adopt(css: &str) -> String {
+    if css.is_empty() {
+        return "void (document.adoptedStyleSheets = [])".to_owned();
+    }
+    let text = serde_json::Value::from(css);
+    format!(
+        "{{ const sheet = new CSSStyleSheet(); sheet.replaceSync({text}); \
+         document.adoptedStyleSheets = [sheet]; }}"
+    )
+}
+
+/// The answer to [`LOADED`].
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Loaded {
+    pub(super) ready: bool,
+    images: Vec<String>,
+    fonts: Vec<String>,
+}
+
+/// The answer to [`MARGINS`].
+#[derive(Debug, Default, Deserialize, PartialEq)]
+pub(super) struct PageMargins {
+    pub(super) top: Option<f64>,
+    pub(super) right: Option<f64>,
+    pub(super) bottom: Option<f64>,
+    pub(super) left: Option<f64>,
+}
+
+impl Loaded {
+    /// What a person should know.
+    pub(super) fn warnings(&self) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        if !self.images.is_empty() {
+            warnings.push(Warning {
+                code: "image_missing",
+                message: format!("no picture came from {}", list(&self.images)),
+                remedy: "put images into the document as data: URLs; a document has no network \
+                         and no files"
+                    .into(),
+            });
+        }
+        if !self.fonts.is_empty() {
+            warnings.push(Warning {
+                code: "font_missing",
+                message: format!("no font came for {}", list(&self.fonts)),
+                remedy: "put fonts into the document as data: URLs, or install them on the worker"
+                    .into(),
+            });
+        }
+        if !self.ready {
+            warnings.push(still_loading());
+        }
+        warnings
+    }
+}
+
+/// The document was printed before everything was there.
+pub(super) fn still_loading() -> Warning {
+    Warning {
+        code: "still_loading",
+        message: "images, fonts or style sheets were still loading when the document was printed"
+            .into(),
+        remedy: "put them into the document as data: URLs; a document has no network".into(),
+    }
+}
+
+/// Content is wider than the paper, by the factor `by`.
+pub(super) fn too_wide(by: f64, shrunk: f64) -> Warning {
+    let cut = if by > shrunk + 0.01 { ", and what is wider still was cut off" } else { "" };
+    Warning {
+        code: "content_too_wide",
+        message: format!(
+            "the content is {by:.2} times as wide as the paper; it was printed at {:.0} % of its \
+             size{cut}",
+            100.0 / shrunk
+        ),
+        remedy: "make the content as wide as the paper, or give a wider paper or a smaller scale"
+            .into(),
+    }
+}
+
+fn list(names: &[String]) -> String {
+    let mut text: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    let more = format!("{} more", names.len().saturating_sub(NAMED));
+    if names.len() > NAMED {
+        text.push(&more);
+    }
+    text.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_but_not_without_end() {
+        let images = (0..8).map(|n| format!("{n}.png")).collect();
+        let loaded = Loaded { ready: true, images, fonts: vec!["Till".into()] };
+        let warnings = loaded.warnings();
+        assert_eq!(warnings.len(), 2);
+        assert!(warnings[0].message.ends_with("0.png, 1.png, 2.png, 3.png, 4.png, 3 more"));
+        assert_eq!(warnings[1].code, "font_missing");
+    }
+
+    #[test]
+    fn the_style_sheet_is_quoted() {
+        assert!(adopt("a{content:\"\\201c\"}").contains(r#"replaceSync("a{content:\"\\201c\"}")"#));
+        assert!(adopt("").contains("[]"));
+    }
+
+    #[test]
+    fn a_cut_is_said() {
+        assert!(too_wide(2.0, 1.5).message.contains("cut off"));
+        assert!(!too_wide(1.2, 1.2).message.contains("cut off"));
+    }
+}

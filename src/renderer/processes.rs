@@ -1,0 +1,156 @@
+//! Which processes a browser consists of, from `/proc`.
+//!
+//! The root of `/proc` is passed in, so that fixtures can stand in for it. A
+//! process may end between two reads: then it is left out.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+/// What a process of a browser does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Chromium's main process.
+    Browser,
+    /// The GPU process, which here only stands by.
+    Gpu,
+    /// The network service.
+    Network,
+    /// A renderer: a context's page.
+    Renderer,
+    /// A zygote, from which renderers are forked.
+    Zygote,
+    /// The rest: bubblewrap, print compositors, brokers.
+    Other,
+}
+
+/// One process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Process {
+    /// Its process id, as the host sees it.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot: with the pid, its identity.
+    pub started: u64,
+    /// What it does.
+    pub kind: Kind,
+}
+
+/// `root` and everything below it, sorted by pid.
+#[must_use]
+pub fn tree(proc: &Path, root: u32) -> Vec<Process> {
+    let mut children: HashMap<u32, Vec<(u32, u64)>> = HashMap::new();
+    let mut todo = Vec::new();
+    let Ok(entries) = std::fs::read_dir(proc) else { return Vec::new() };
+    for entry in entries.filter_map(Result::ok) {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Some(stat) = stat(proc, pid) else { continue };
+        if pid == root {
+            todo.push((pid, stat.started));
+        } else {
+            children.entry(stat.parent).or_default().push((pid, stat.started));
+        }
+    }
+    let mut found = Vec::new();
+    while let Some((pid, started)) = todo.pop() {
+        let cmdline = std::fs::read(proc.join(pid.to_string()).join("cmdline"));
+        found.push(Process { pid, started, kind: kind(&cmdline.unwrap_or_default()) });
+        todo.extend(children.remove(&pid).unwrap_or_default());
+    }
+    found.sort_unstable();
+    found
+}
+
+/// When `pid` started, in clock ticks since boot; `None` if it is gone.
+#[must_use]
+pub fn started(proc: &Path, pid: u32) -> Option<u64> {
+    stat(proc, pid).map(|stat| stat.started)
+}
+
+struct Stat {
+    parent: u32,
+    started: u64,
+}
+
+fn stat(proc: &Path, pid: u32) -> Option<Stat> {
+    let text = std::fs::read_to_string(proc.join(pid.to_string()).join("stat")).ok()?;
+    // The name stands in parentheses and may itself contain some.
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    // Field 22; field 4 was the parent.
+    let started = fields.nth(17)?.parse().ok()?;
+    Some(Stat { parent, started })
+}
+
+/// Reads what a process does off its command line. Processes that were forked
+/// from a zygote have theirs rewritten with blanks instead of NULs.
+fn kind(cmdline: &[u8]) -> Kind {
+    let words = || cmdline.split(|byte| matches!(byte, 0 | b' '));
+    let program = words().next().unwrap_or_default();
+    let program = program.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    if program == b"bwrap" || program == b"sh" || program.is_empty() {
+        return Kind::Other;
+    }
+    match words().find_map(|word| word.strip_prefix(b"--type=")) {
+        None => Kind::Browser,
+        Some(b"renderer") => Kind::Renderer,
+        Some(b"zygote") => Kind::Zygote,
+        Some(b"gpu-process") => Kind::Gpu,
+        Some(b"utility")
+            if words().any(|w| w == b"--utility-sub-type=network.mojom.NetworkService") =>
+        {
+            Kind::Network
+        }
+        Some(_) => Kind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(proc: &Path, pid: u32, parent: u32, cmdline: &str) {
+        let dir = proc.join(pid.to_string());
+        std::fs::create_dir_all(&dir).unwrap();
+        let fields: Vec<String> = (5..22).map(|_| "0".to_owned()).collect();
+        let stat = format!("{pid} (a) b) S {parent} {} {} 0", fields.join(" "), pid * 10);
+        std::fs::write(dir.join("stat"), stat).unwrap();
+        std::fs::write(dir.join("cmdline"), cmdline).unwrap();
+    }
+
+    #[test]
+    fn the_tree_below_a_pid_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let proc = dir.path();
+        put(proc, 1, 0, "init\0");
+        put(proc, 10, 1, "/usr/bin/bwrap\0--type=x\0");
+        put(proc, 11, 10, "/u/chromium-headless-shell\0--headless\0");
+        put(proc, 12, 11, "/u/chromium-headless-shell\0--type=zygote\0");
+        put(proc, 13, 12, "/u/chromium-headless-shell --type=renderer --lang=en");
+        put(
+            proc,
+            14,
+            11,
+            "/u/c\0--type=utility\0--utility-sub-type=network.mojom.NetworkService\0",
+        );
+        put(proc, 15, 11, "/u/c\0--type=gpu-process\0");
+        put(proc, 16, 11, "/u/c\0--type=utility\0");
+        put(proc, 20, 1, "/u/chromium-headless-shell\0");
+        std::fs::create_dir(proc.join("self")).unwrap();
+        let kinds: Vec<(u32, Kind)> = tree(proc, 10).iter().map(|p| (p.pid, p.kind)).collect();
+        let expected = [
+            (10, Kind::Other),
+            (11, Kind::Browser),
+            (12, Kind::Zygote),
+            (13, Kind::Renderer),
+            (14, Kind::Network),
+            (15, Kind::Gpu),
+            (16, Kind::Other),
+        ];
+        assert_eq!(kinds, expected);
+        assert_eq!(tree(proc, 10)[3].started, 130);
+        assert_eq!((started(proc, 13), started(proc, 99)), (Some(130), None));
+        assert!(tree(proc, 99).is_empty());
+    }
+}

@@ -1,0 +1,131 @@
+//! A private `redis-server`: its own directory, a free port on loopback, killed
+//! and reaped with its test.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::sync_channel;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// A running server. Its data outlives a [`kill`](RedisServer::kill), not the value.
+pub struct RedisServer {
+    directory: TempDir,
+    port: u16,
+    settings: Vec<String>,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// A server that keeps nothing on disk.
+    pub fn volatile() -> Self {
+        Self::start(&["--appendonly", "no"])
+    }
+
+    /// A server that has written every command before it answers.
+    pub fn durable() -> Self {
+        Self::start(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    /// A server with these settings.
+    pub fn start(settings: &[&str]) -> Self {
+        let mut server = Self {
+            directory: tempfile::tempdir().unwrap(),
+            port: 0,
+            settings: settings.iter().map(ToString::to_string).collect(),
+            child: None,
+        };
+        // Another process may take the port between our look and Redis' bind.
+        for _ in 0..20 {
+            server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if server.launch().is_ok() {
+                return server;
+            }
+        }
+        panic!("redis-server found no free port twenty times");
+    }
+
+    /// Starts the process and waits until it says that it is ready.
+    fn launch(&mut self) -> Result<(), String> {
+        let mut child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
+            .args(["--daemonize", "no", "--logfile", "", "--dir"])
+            .arg(self.directory.path())
+            .args(&self.settings)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server could not be started: install the package redis-server");
+        let log = BufReader::new(child.stdout.take().unwrap());
+        let (ready, is_ready) = sync_channel(1);
+        // Reads to the end, so that the server never blocks on a full pipe.
+        std::thread::spawn(move || {
+            let mut seen = String::new();
+            let mut waiting = Some(ready);
+            for line in log.lines().map_while(Result::ok) {
+                if line.contains("Ready to accept connections") {
+                    if let Some(ready) = waiting.take() {
+                        ready.send(Ok(())).unwrap();
+                    }
+                } else if waiting.is_some() {
+                    seen.push_str(&line);
+                    seen.push('\n');
+                }
+            }
+            if let Some(ready) = waiting {
+                ready.send(Err(seen)).unwrap();
+            }
+        });
+        let outcome = is_ready.recv().unwrap();
+        if outcome.is_err() {
+            child.wait().unwrap();
+        } else {
+            self.child = Some(child);
+        }
+        outcome
+    }
+
+    /// How to reach it.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// SIGKILL: what was not on disk is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Starts it again on the same port and the same data.
+    pub fn restart(&mut self) {
+        self.kill();
+        if let Err(log) = self.launch() {
+            panic!("redis-server did not come back:\n{log}");
+        }
+    }
+
+    /// SIGSTOP: silent, with TCP still up.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().unwrap().id();
+        kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
