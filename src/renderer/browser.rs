@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use chromiumoxide::cdp::browser_protocol::browser::{CloseParams, GetVersionParams};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, pidfd_send_signal, test_kill_process_group};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -31,123 +30,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::cdp::{CdpError, CloseReason, Connection};
 use super::contain::{self, Containment};
 use super::context::{Context, ContextOptions};
-use super::engine::{Engine, EngineKind};
+use super::engine::EngineKind;
 use super::flags::{FlagOptions, flags};
 use super::jail::{self, Host, Jail, JailError};
-use super::launcher::{Child, Launcher, SpawnError, SpawnRequest};
+use super::launch::autopsy;
+pub use super::launch::{BrowserConfig, DEFAULT_OOM_SCORE_ADJ, LaunchError};
+use super::launcher::{Child, Launcher, SpawnRequest};
 use super::processes::{self, Process};
 use super::profile::Profile;
-
-/// What `oom_score_adj` should be at most: Chromium itself gives renderers 300,
-/// and they must be found before the browser that holds everyone's pages.
-pub const DEFAULT_OOM_SCORE_ADJ: i32 = 200;
-
-/// How long a child whose pipe has ended may take to exit on its own.
-const EXIT_GRACE: Duration = Duration::from_millis(500);
-
-/// How long the kernel may take to clear away what was killed.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How a browser is launched.
-#[derive(Debug, Clone)]
-pub struct BrowserConfig {
-    /// Which Chromium.
-    pub engine: Engine,
-    /// How it is confined.
-    pub jail: Jail,
-    /// Niceness, 0 to 19.
-    pub nice: i32,
-    /// See [`DEFAULT_OOM_SCORE_ADJ`].
-    pub oom_score_adj: i32,
-    /// A cgroup directory that all its processes join.
-    pub cgroup: Option<PathBuf>,
-    /// From spawn to ready.
-    pub launch_timeout: Duration,
-    /// How long a friendly end may take before it is killed.
-    pub close_timeout: Duration,
-    /// Where profile directories are made, if there is no jail.
-    pub profile_root: PathBuf,
-}
-
-impl BrowserConfig {
-    /// A configuration with the values that need no thought.
-    #[must_use]
-    pub fn new(engine: Engine, jail: Jail) -> Self {
-        Self {
-            engine,
-            jail,
-            nice: 10,
-            oom_score_adj: DEFAULT_OOM_SCORE_ADJ,
-            cgroup: None,
-            launch_timeout: Duration::from_secs(20),
-            close_timeout: Duration::from_secs(2),
-            profile_root: PathBuf::from("/tmp"),
-        }
-    }
-}
-
-/// A browser could not be launched. Nothing of it is left.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// The engine is not there any more.
-    #[error("the engine {} is gone; install it again or set renderer.path", path.display())]
-    EngineMissing {
-        /// Where it was.
-        path: PathBuf,
-    },
-    /// There is no bubblewrap.
-    #[error(transparent)]
-    JailMissing(#[from] JailError),
-    /// Namespaces are forbidden here.
-    #[error("the jail was refused: {said}; {}", jail::REMEDY)]
-    JailRefused {
-        /// What bubblewrap or Chromium said.
-        said: String,
-    },
-    /// The child could not be spawned.
-    #[error("Chromium could not be started")]
-    Spawn(#[from] SpawnError),
-    /// Pipes or a profile directory could not be made.
-    #[error("could not prepare {what} for Chromium")]
-    Prepare {
-        /// What was to be made.
-        what: &'static str,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Niceness, `oom_score_adj`, limit or cgroup could not be set.
-    #[error("could not set {what} for Chromium; nothing was started")]
-    Contain {
-        /// What was to be set.
-        what: &'static str,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It ended before it was ready.
-    #[error("Chromium ended during its start ({status}); it said: {stderr:?}")]
-    Exited {
-        /// How it ended.
-        status: String,
-        /// The end of what it wrote to stderr.
-        stderr: String,
-    },
-    /// It was not ready in time.
-    #[error(
-        "Chromium was not ready within {after:?}; the machine may be out of memory or CPU, \
-         else raise renderer.launch_timeout; it said: {stderr:?}"
-    )]
-    NotReady {
-        /// The time allowed.
-        after: Duration,
-        /// The end of what it wrote to stderr.
-        stderr: String,
-    },
-    /// It refused its first command.
-    #[error("Chromium does not answer as it should")]
-    Protocol(#[from] CdpError),
-}
+use super::supervisor::{self, Supervisor};
 
 /// Renderers that belong to a context, by pid and start time.
 pub(super) type Claimed = Arc<Mutex<HashSet<(u32, u64)>>>;
@@ -187,11 +78,12 @@ impl Browser {
         let (child, gone) = (Arc::clone(&start.child), start.gone.clone());
         let error = match tokio::time::timeout_at(deadline, start.ready(config)).await {
             Ok(Ok(browser)) => return Ok(browser),
-            Ok(Err(error)) => error,
-            Err(_) => {
+            // The call's own deadline may strike in the same tick.
+            Err(_) | Ok(Err(LaunchError::Protocol(CdpError::Timeout { .. }))) => {
                 let (after, stderr) = (config.launch_timeout, child.stderr_tail());
                 LaunchError::NotReady { after, stderr }
             }
+            Ok(Err(error)) => error,
         };
         let error = autopsy(&child, error).await;
         gone.cancelled().await;
@@ -381,8 +273,10 @@ async fn spawn(launcher: &Launcher, config: &BrowserConfig) -> Result<Start, Lau
     } else {
         None
     };
+    // The jail's first process leaves the group when it is under way; until then
+    // it does not die with bubblewrap, and would wait for it for ever.
     let request =
-        SpawnRequest { program: line.program, args: line.args, env: line.env, fds, group: !jailed };
+        SpawnRequest { program: line.program, args: line.args, env: line.env, fds, group: true };
     let child = Arc::new(launcher.spawn(request).await?);
     let gate = Gate { pipe: gate, child: Arc::clone(&child), open: false };
     let gone = CancellationToken::new();
@@ -427,89 +321,7 @@ impl Start {
         let version =
             inner.connection.call(GetVersionParams::default(), config.launch_timeout).await?;
         inner.product = version.product;
+        tokio::spawn(supervisor::watch_zygotes(inner.connection.clone(), inner.child.pid()));
         Ok(Browser { inner: Arc::new(inner) })
-    }
-}
-
-/// Turns a failed start into what a person needs to know, after its end.
-async fn autopsy(child: &Child, error: LaunchError) -> LaunchError {
-    // It may be about to exit on its own, and then how says more than a kill.
-    let exited = match &error {
-        LaunchError::NotReady { .. } | LaunchError::Contain { .. } => false,
-        _ => tokio::time::timeout(EXIT_GRACE, child.exited()).await.is_ok(),
-    };
-    if !exited {
-        child.kill();
-        drop(tokio::time::timeout(KILL_PATIENCE, child.exited()).await);
-    }
-    let stderr = child.stderr_tail();
-    let refused = stderr
-        .lines()
-        .find(|line| line.starts_with("bwrap: ") || line.contains("No usable sandbox"))
-        .map(str::to_owned);
-    match (refused, error) {
-        (Some(said), _) => LaunchError::JailRefused { said },
-        (None, error @ (LaunchError::NotReady { .. } | LaunchError::Contain { .. })) => error,
-        (None, _) if exited => {
-            let status = child.status().map_or("unknown".to_owned(), |s| s.to_string());
-            LaunchError::Exited { status, stderr }
-        }
-        (None, error) => error,
-    }
-}
-
-/// Watches a browser to its very end.
-struct Supervisor {
-    connection: Connection,
-    child: Arc<Child>,
-    /// The first process of the jail, or Chromium itself.
-    first: OwnedFd,
-    group: bool,
-    profile: Option<Profile>,
-    /// Cancels `gone` when it is dropped.
-    leaving: DropGuard,
-}
-
-impl Supervisor {
-    async fn run(self) {
-        tokio::select! {
-            status = self.child.exited() => {
-                let status = status.map_or("unknown".to_owned(), |status| status.to_string());
-                self.connection.close(CloseReason::Exited(status));
-            }
-            () = self.connection.closed().cancelled() => {
-                if self.connection.close_reason() == Some(CloseReason::EndOfFile) {
-                    drop(tokio::time::timeout(EXIT_GRACE, self.child.exited()).await);
-                }
-            }
-        }
-        // Of a dead process this is refused, which is as good.
-        pidfd_send_signal(&self.first, Signal::KILL).ok();
-        if tokio::time::timeout(KILL_PATIENCE, self.child.exited()).await.is_err() {
-            tracing::warn!(pid = self.child.pid(), "a jail outlives its first process; killing it");
-            self.child.kill();
-            self.child.exited().await;
-        }
-        if !contain::ended(&self.first, KILL_PATIENCE).await {
-            tracing::error!(pid = self.child.pid(), "processes of a browser cannot be killed");
-        }
-        if self.group {
-            group_emptied(self.child.pid()).await;
-        }
-        self.connection.finished().await;
-        let Self { connection, child, first, profile, leaving, .. } = self;
-        drop((connection, child, first, profile));
-        // Only now: whoever waits for this finds nothing left.
-        drop(leaving);
-    }
-}
-
-/// Waits until the last process of a killed group is gone. Those that the
-/// leader left behind are not our children, so there is nothing to wait on.
-async fn group_emptied(leader: u32) {
-    let Some(group) = i32::try_from(leader).ok().and_then(Pid::from_raw) else { return };
-    let deadline = Instant::now() + KILL_PATIENCE;
-    while test_kill_process_group(group).is_ok() && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -16,6 +16,7 @@ pub mod context;
 pub mod engine;
 pub mod flags;
 pub mod jail;
+mod launch;
 pub mod launcher;
 mod markup;
 pub mod page;
@@ -23,6 +24,7 @@ pub mod paper;
 pub mod pdf;
 pub mod processes;
 pub mod profile;
+mod supervisor;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -46,16 +46,23 @@ pub fn tree(proc: &Path, root: u32) -> Vec<Process> {
         };
         let Some(stat) = stat(proc, pid) else { continue };
         if pid == root {
-            todo.push((pid, stat.started));
+            todo.push((pid, stat.started, Kind::Other));
         } else {
             children.entry(stat.parent).or_default().push((pid, stat.started));
         }
     }
     let mut found = Vec::new();
-    while let Some((pid, started)) = todo.pop() {
+    while let Some((pid, started, parent)) = todo.pop() {
         let cmdline = std::fs::read(proc.join(pid.to_string()).join("cmdline"));
-        found.push(Process { pid, started, kind: kind(&cmdline.unwrap_or_default()) });
-        todo.extend(children.remove(&pid).unwrap_or_default());
+        let kind = match kind(&cmdline.unwrap_or_default()) {
+            // Forked by Chromium a moment ago, with its parent's command line
+            // still: not a second browser.
+            Kind::Browser if parent != Kind::Other => Kind::Other,
+            kind => kind,
+        };
+        found.push(Process { pid, started, kind });
+        let below = children.remove(&pid).unwrap_or_default();
+        todo.extend(below.into_iter().map(|(pid, started)| (pid, started, kind)));
     }
     found.sort_unstable();
     found
@@ -67,8 +74,22 @@ pub fn started(proc: &Path, pid: u32) -> Option<u64> {
     stat(proc, pid).map(|stat| stat.started)
 }
 
+/// Whether a process of the group `group` still runs. One that has ended and
+/// waits to be reaped does not.
+#[must_use]
+pub fn group_alive(proc: &Path, group: u32) -> bool {
+    let Ok(entries) = std::fs::read_dir(proc) else { return false };
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
+        .filter_map(|pid| stat(proc, pid))
+        .any(|stat| stat.group == i64::from(group) && !stat.ended)
+}
+
 struct Stat {
+    ended: bool,
     parent: u32,
+    group: i64,
     started: u64,
 }
 
@@ -77,10 +98,12 @@ fn stat(proc: &Path, pid: u32) -> Option<Stat> {
     // The name stands in parentheses and may itself contain some.
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
-    let parent = fields.nth(1)?.parse().ok()?;
-    // Field 22; field 4 was the parent.
-    let started = fields.nth(17)?.parse().ok()?;
-    Some(Stat { parent, started })
+    let ended = matches!(fields.next()?, "Z" | "X");
+    let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    // Field 22; the group was field 5.
+    let started = fields.nth(16)?.parse().ok()?;
+    Some(Stat { ended, parent, group, started })
 }
 
 /// Reads what a process does off its command line. Processes that were forked
@@ -120,6 +143,23 @@ mod tests {
     }
 
     #[test]
+    fn a_group_lives_until_its_last_process_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |pid: u32, state: &str, group: u32| {
+            let dir = dir.path().join(pid.to_string());
+            std::fs::create_dir_all(&dir).unwrap();
+            let stat = format!("{pid} (x) {state} 1 {group}{} 7 0", " 0".repeat(16));
+            std::fs::write(dir.join("stat"), stat).unwrap();
+        };
+        put(5, "S", 5);
+        put(6, "R", 9);
+        put(7, "Z", 9);
+        assert!(group_alive(dir.path(), 9) && !group_alive(dir.path(), 8));
+        put(6, "Z", 9);
+        assert!(!group_alive(dir.path(), 9));
+    }
+
+    #[test]
     fn the_tree_below_a_pid_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let proc = dir.path();
@@ -136,6 +176,7 @@ mod tests {
         );
         put(proc, 15, 11, "/u/c\0--type=gpu-process\0");
         put(proc, 16, 11, "/u/c\0--type=utility\0");
+        put(proc, 17, 11, "/u/chromium-headless-shell\0--headless\0");
         put(proc, 20, 1, "/u/chromium-headless-shell\0");
         std::fs::create_dir(proc.join("self")).unwrap();
         let kinds: Vec<(u32, Kind)> = tree(proc, 10).iter().map(|p| (p.pid, p.kind)).collect();
@@ -147,6 +188,7 @@ mod tests {
             (14, Kind::Network),
             (15, Kind::Gpu),
             (16, Kind::Other),
+            (17, Kind::Other),
         ];
         assert_eq!(kinds, expected);
         assert_eq!(tree(proc, 10)[3].started, 130);

@@ -156,17 +156,9 @@ async fn an_engine_that_ends_at_once_is_reported_with_its_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_engine_that_never_answers_is_given_up_in_time() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("engine");
-    std::fs::write(&path, "#!/bin/sh\nexec tail -f /dev/null\n").unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&path, mode).unwrap();
-    let error = failure(|c| {
-        c.engine.path = path;
-        c.launch_timeout = Duration::from_millis(700);
-    });
-    let error = error.await;
+async fn a_browser_that_is_not_ready_in_time_is_given_up() {
+    // Less than any start takes.
+    let error = failure(|c| c.launch_timeout = Duration::from_millis(20)).await;
     assert!(matches!(error, LaunchError::NotReady { .. }), "{error}");
 }
 
@@ -174,13 +166,12 @@ async fn an_engine_that_never_answers_is_given_up_in_time() {
 async fn a_jail_that_is_refused_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bwrap");
-    std::fs::write(
-        &path,
-        "#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n",
-    )
-    .unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&path, mode).unwrap();
+    // Written by another process: while this one holds it open for writing, a
+    // child forked by a test beside us would make it busy.
+    let script =
+        r#"printf '#!/bin/sh\necho "bwrap: No permissions" >&2\nexit 1\n' > "$0"; chmod +x "$0""#;
+    let written = std::process::Command::new("sh").args(["-c", script]).arg(&path).status();
+    assert!(written.unwrap().success());
     let error = failure(|c| c.jail = Jail::Bwrap { path }).await;
     assert!(matches!(&error, LaunchError::JailRefused { .. }), "{error}");
     assert!(error.to_string().contains("No permissions") && error.to_string().contains("AppArmor"));
@@ -190,4 +181,35 @@ async fn a_jail_that_is_refused_says_what_to_do() {
 async fn a_cgroup_that_cannot_be_joined_stops_the_launch() {
     let error = failure(|c| c.cgroup = Some("/nowhere/cgroup".into())).await;
     assert!(matches!(&error, LaunchError::Contain { what: "its cgroup", .. }), "{error}");
+}
+
+/// Host pids of bubblewraps whose parent is gone and that no engine runs under.
+fn stranded() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    entries
+        .filter(|entry| {
+            let read = |file| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+            let waiting = read("stat").contains("(bwrap) S 1 ");
+            waiting
+                && read("environ").contains("TMPDIR=/tmp")
+                && read("cmdline").contains("Tillroll")
+        })
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_launch_given_up_behind_its_gate_strands_no_jail() {
+    let before = stranded();
+    for millis in 1..12 {
+        let error = failure(|c| c.launch_timeout = Duration::from_millis(millis)).await;
+        assert!(matches!(error, LaunchError::NotReady { .. }), "{error}");
+        failure(|c| c.cgroup = Some("/nowhere/cgroup".into())).await;
+    }
+    // Those that are dying may take a moment; a stranded one stays for ever.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while stranded().iter().any(|pid| !before.contains(pid)) {
+        assert!(tokio::time::Instant::now() < deadline, "{:?}, before {before:?}", stranded());
+        tokio::task::yield_now().await;
+    }
 }

@@ -1,6 +1,14 @@
 //! Tests on a real Chromium. They fail, and are never skipped, where there is
 //! none.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests fail like tests"
+)]
+
 mod fixtures;
 mod launch;
 mod pool;

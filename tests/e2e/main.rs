@@ -1,7 +1,19 @@
 //! The whole program, as its users run it: the real binary, a real Redis, a
 //! real Chromium in its jail.
 
-#![allow(unreachable_pub, reason = "a test binary has no other crates to be reached from")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::let_underscore_must_use,
+    clippy::exit,
+    reason = "helpers of tests fail like tests, wait in real time and print what they saw"
+)]
 
 mod chaos;
 mod command_line;

@@ -11,6 +11,9 @@ pub enum CloseReason {
     /// The child process ended.
     #[error("Chromium exited ({0})")]
     Exited(String),
+    /// The process that its renderers are forked from ended.
+    #[error("Chromium's zygote ended: it can start no more renderers")]
+    ZygoteEnded,
     /// We closed it.
     #[error("the browser was closed")]
     Requested,

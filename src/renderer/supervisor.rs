@@ -1,0 +1,100 @@
+//! The task that watches one browser to its very end.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
+
+use super::cdp::{CloseReason, Connection};
+use super::contain;
+use super::launcher::Child;
+use super::processes::{self, Kind};
+use super::profile::Profile;
+
+/// How long a child whose pipe has ended may take to exit on its own.
+pub(super) const EXIT_GRACE: Duration = Duration::from_millis(500);
+
+/// How long the kernel may take to clear away what was killed.
+pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Watches a browser to its very end.
+pub(super) struct Supervisor {
+    pub(super) connection: Connection,
+    pub(super) child: Arc<Child>,
+    /// The first process of the jail, or Chromium itself.
+    pub(super) first: OwnedFd,
+    pub(super) group: bool,
+    pub(super) profile: Option<Profile>,
+    /// Cancels `gone` when it is dropped.
+    pub(super) leaving: DropGuard,
+}
+
+impl Supervisor {
+    pub(super) async fn run(self) {
+        tokio::select! {
+            status = self.child.exited() => {
+                let status = status.map_or("unknown".to_owned(), |status| status.to_string());
+                self.connection.close(CloseReason::Exited(status));
+            }
+            () = self.connection.closed().cancelled() => {
+                if self.connection.close_reason() == Some(CloseReason::EndOfFile) {
+                    drop(tokio::time::timeout(EXIT_GRACE, self.child.exited()).await);
+                }
+            }
+        }
+        // Of a dead process this is refused, which is as good.
+        pidfd_send_signal(&self.first, Signal::KILL).ok();
+        if tokio::time::timeout(KILL_PATIENCE, self.child.exited()).await.is_err() {
+            tracing::warn!(pid = self.child.pid(), "a jail outlives its first process; killing it");
+            self.child.kill();
+            self.child.exited().await;
+        }
+        if !contain::ended(&self.first, KILL_PATIENCE).await {
+            tracing::error!(pid = self.child.pid(), "processes of a browser cannot be killed");
+        }
+        if self.group {
+            group_emptied(self.child.pid()).await;
+        }
+        self.connection.finished().await;
+        let Self { connection, child, first, profile, leaving, .. } = self;
+        drop((connection, child, first, profile));
+        // Only now: whoever waits for this finds nothing left.
+        drop(leaving);
+    }
+}
+
+/// Declares a browser dead as soon as one of its zygotes is: Chromium does not
+/// replace them, so every context opened from then on would crash at once and
+/// its jobs would be blamed for it.
+pub(super) async fn watch_zygotes(connection: Connection, browser: u32) {
+    let zygotes = processes::tree(Path::new("/proc"), browser)
+        .into_iter()
+        .filter(|process| process.kind == Kind::Zygote)
+        .filter_map(|process| {
+            let pid = Pid::from_raw(i32::try_from(process.pid).ok()?)?;
+            pidfd_open(pid, PidfdFlags::empty()).ok()
+        });
+    let mut watched = JoinSet::new();
+    for zygote in zygotes {
+        watched.spawn(async move { contain::ended(&zygote, Duration::MAX).await });
+    }
+    let closed = connection.closed().clone();
+    tokio::select! {
+        () = closed.cancelled() => {}
+        Some(Ok(true)) = watched.join_next() => connection.close(CloseReason::ZygoteEnded),
+    }
+}
+
+/// Waits until the last process of a killed group has ended. Those that the
+/// leader left behind are not our children, so there is nothing to wait on.
+async fn group_emptied(leader: u32) {
+    let deadline = Instant::now() + KILL_PATIENCE;
+    while processes::group_alive(Path::new("/proc"), leader) && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
