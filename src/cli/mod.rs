@@ -17,7 +17,7 @@ pub mod signals;
 pub mod status;
 pub mod worker;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -150,8 +150,21 @@ impl Session {
         Ok(self.named_redis()?.is_embedded().then(|| embedded::Options {
             state_dir: config.state.dir.clone(),
             maxmemory: config.redis.maxmemory.bytes(),
-            search: search_path(),
+            search: self.server_dirs(),
         }))
+    }
+
+    /// Where servers are looked for: `PATH`, and the directories that an
+    /// ordinary user's `PATH` leaves out.
+    fn server_dirs(&self) -> Vec<PathBuf> {
+        let more = ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin"];
+        let mut dirs = self.path_dirs.clone();
+        for dir in more.map(PathBuf::from) {
+            if !dirs.contains(&dir) {
+                dirs.push(dir);
+            }
+        }
+        dirs
     }
 
     fn named_redis(&self) -> Result<&RedisUrl, Failure> {
@@ -175,20 +188,6 @@ pub(crate) fn embedded_failure(doing: &str, error: &EmbeddedError) -> Failure {
     };
     let what = format!("{doing} the embedded Redis");
     Failure::new(exit, what, crate::worker::chain(error), error.remedy())
-}
-
-/// The directories in which programs are looked for: those of `PATH`, and where
-/// servers stand that an ordinary user's `PATH` leaves out.
-pub(crate) fn search_path() -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut dirs: Vec<PathBuf> =
-        std::env::split_paths(&path).filter(|dir| dir.is_absolute()).collect();
-    for dir in ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin"] {
-        if !dirs.iter().any(|known| known == Path::new(dir)) {
-            dirs.push(dir.into());
-        }
-    }
-    dirs
 }
 
 /// Rows under headings, columns aligned; the first is left-aligned, numbers need no more.
@@ -302,7 +301,7 @@ mod tests {
         let set =
             vec!["redis.url=embedded".into(), format!("state.dir={}", state.path().display())];
         let loaded = load(&Given { set, ..Given::default() }, []).unwrap();
-        let session = Session { loaded, json: false };
+        let session = Session { loaded, json: false, home: None, path_dirs: Vec::new() };
         let failure = session.redis_url().unwrap_err();
         assert_eq!(failure.exit, Exit::Unavailable);
         assert!(failure.fix.contains("tillroll worker --redis embedded"), "{failure}");

@@ -53,7 +53,7 @@ impl Args {
 /// Where a part is missing, or jobs were given back unfinished.
 pub fn run(session: &Session) -> Result<(), Failure> {
     let url = session.redis_url()?.expose().to_owned();
-    let governor = parts::governor(session)?;
+    let governor = parts::governor(session, 0)?;
     super::runtime()?.block_on(async {
         let config = &session.loaded.config;
         let stop = signals::listen().map_err(|error| {
