@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod enqueue;
 pub mod exit;
 pub mod files;
@@ -84,6 +85,12 @@ pub enum Verb {
     /// Render sample receipts through the queue; `make demo` calls it
     #[command(hide = true)]
     Demo(demo::Args),
+    /// Check this machine and its Redis: engine, jail, fonts, memory, disk
+    ///
+    /// Every check tries the thing itself. Exit code 0 if nothing failed (warnings
+    /// are allowed), 69 if something that is needed is missing. With --json:
+    /// {"v", "verdict", "checks": [{"check", "verdict", "what", "remedy"}]}.
+    Doctor,
     /// Show or check the configuration
     Config(config::Args),
 }
@@ -93,9 +100,12 @@ impl Verb {
     fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
         match self {
             Self::Worker(args) => args.flags(),
-            Self::Render(_) | Self::Enqueue(_) | Self::Status | Self::Demo(_) | Self::Config(_) => {
-                Vec::new()
-            }
+            Self::Render(_)
+            | Self::Enqueue(_)
+            | Self::Status
+            | Self::Demo(_)
+            | Self::Doctor
+            | Self::Config(_) => Vec::new(),
         }
     }
 
@@ -106,6 +116,7 @@ impl Verb {
             Self::Enqueue(args) => enqueue::run(args, session),
             Self::Status => status::run(session),
             Self::Demo(args) => demo::run(args, session),
+            Self::Doctor => doctor::run(session),
             Self::Config(args) => config::run(args, session),
         }
     }

@@ -330,6 +330,7 @@ async fn a_directory_that_others_can_read_is_refused() {
     assert!(matches!(error, EmbeddedError::Open { mode: 0o750, .. }), "{error}");
     assert!(error.remedy().starts_with("chmod 700 "), "{}", error.remedy());
     assert!(!state.file("password").exists());
+    assert!(matches!(find(state.path()), Err(EmbeddedError::Open { .. })));
 }
 
 #[tokio::test]

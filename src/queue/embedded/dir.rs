@@ -58,6 +58,20 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Embedded
     move |source| EmbeddedError::File { what, path, source }
 }
 
+/// Refuses a directory that another user owns or may look into.
+fn private(dir: &Path) -> Result<(), EmbeddedError> {
+    let own = rustix::process::geteuid().as_raw();
+    let about = dir.metadata().map_err(failed("looking at", dir))?;
+    if about.uid() != own {
+        return Err(EmbeddedError::NotOurs { path: dir.into(), owner: about.uid(), own });
+    }
+    let mode = about.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(EmbeddedError::Open { path: dir.into(), mode });
+    }
+    Ok(())
+}
+
 impl Dir {
     /// Makes it where it is not there yet.
     pub(super) fn make(state_dir: &Path) -> Result<Self, EmbeddedError> {
@@ -75,25 +89,21 @@ impl Dir {
     /// Takes it as it is.
     pub(super) fn open(state_dir: &Path) -> Result<Self, EmbeddedError> {
         let path = state_dir.join("redis");
-        if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        let is_missing = |path: &Path| {
+            path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        if is_missing(&path) {
+            if !is_missing(state_dir) {
+                private(state_dir)?;
+            }
             return Err(EmbeddedError::NoneRuns { dir: path });
         }
         Self::checked(state_dir, path)
     }
 
-    /// Nobody else may own it or look into it.
     fn checked(state_dir: &Path, path: PathBuf) -> Result<Self, EmbeddedError> {
-        let own = rustix::process::geteuid().as_raw();
-        for dir in [state_dir, &path] {
-            let about = dir.metadata().map_err(failed("looking at", dir))?;
-            if about.uid() != own {
-                return Err(EmbeddedError::NotOurs { path: dir.into(), owner: about.uid(), own });
-            }
-            let mode = about.mode() & 0o7777;
-            if mode & 0o077 != 0 {
-                return Err(EmbeddedError::Open { path: dir.into(), mode });
-            }
-        }
+        private(state_dir)?;
+        private(&path)?;
         Ok(Self { path })
     }
 

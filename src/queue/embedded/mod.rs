@@ -220,6 +220,15 @@ impl Embedded {
     }
 }
 
+/// The version of the server that would be started, such as `7.0`.
+///
+/// # Errors
+/// Where there is none in `search`, or none that can be used.
+pub async fn server_version(search: &[PathBuf]) -> Result<String, EmbeddedError> {
+    let (major, minor) = Program::find(search).await?.version;
+    Ok(format!("{major}.{minor}"))
+}
+
 /// The URL of the server that runs for this `state.dir`.
 ///
 /// # Errors

@@ -40,7 +40,7 @@ const QUOTED: usize = 400;
 pub(super) struct Program {
     path: PathBuf,
     /// (major, minor)
-    version: (u32, u32),
+    pub(super) version: (u32, u32),
 }
 
 impl Program {
