@@ -94,6 +94,13 @@ impl Probe {
         meminfo_field(&text, field).ok_or(ProbeError { path, what: missing, source: None })
     }
 
+    /// Private memory of one process; nothing if it has ended.
+    #[must_use]
+    pub fn used_by(&self, pid: u32) -> u64 {
+        let status = self.root.join(format!("proc/{pid}/status"));
+        fs::read_to_string(status).map_or(0, |status| private_bytes(&status))
+    }
+
     /// Private memory of a process and of all below it: `RssAnon` + `RssShmem`,
     /// which counts nothing twice (some 50 µs a process). A process that ends
     /// meanwhile counts as nothing.
@@ -102,10 +109,10 @@ impl Probe {
         let mut open = vec![pid];
         let mut bytes = 0;
         while let Some(pid) = open.pop() {
-            let dir = self.root.join(format!("proc/{pid}"));
-            bytes +=
-                fs::read_to_string(dir.join("status")).map_or(0, |status| private_bytes(&status));
-            let Ok(threads) = fs::read_dir(dir.join("task")) else { continue };
+            bytes += self.used_by(pid);
+            let Ok(threads) = fs::read_dir(self.root.join(format!("proc/{pid}/task"))) else {
+                continue;
+            };
             for thread in threads.flatten() {
                 let children =
                     fs::read_to_string(thread.path().join("children")).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Shared;
+use super::{Renderer, Shared};
 use crate::renderer::browser::Browser;
 use crate::renderer::context::Context;
 use crate::renderer::page::Page;
@@ -16,6 +16,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// An open context with its page.
 #[derive(Debug)]
 pub(super) struct Warm {
+    /// Which opening of the pool it was: its identity.
+    pub(super) number: u64,
     pub(super) context: Context,
     pub(super) page: Page,
     pub(super) browser: Browser,
@@ -24,6 +26,10 @@ pub(super) struct Warm {
 }
 
 impl Warm {
+    pub(super) fn renderer(&self, tenant: &Arc<str>, busy: bool) -> Renderer {
+        Renderer { tenant: Arc::clone(tenant), pid: self.context.renderer_pid(), busy }
+    }
+
     /// Whether it can take a job.
     pub(super) fn is_sound(&self) -> bool {
         !self.context.crashed().is_cancelled() && !self.browser.is_dead()
@@ -69,6 +75,8 @@ pub(super) struct Busy {
 
 impl Busy {
     pub(super) fn new(shared: &Arc<Shared>, tenant: &Arc<str>, warm: Warm, place: Place) -> Self {
+        let renderer = warm.renderer(tenant, true);
+        shared.busy(|busy| busy.insert(warm.number, renderer));
         Self { shared: Arc::clone(shared), tenant: Arc::clone(tenant), held: Some((warm, place)) }
     }
 
@@ -77,9 +85,17 @@ impl Busy {
         self.held.as_mut().map(|(warm, _)| warm)
     }
 
+    fn take(&mut self) -> Option<(Warm, Place)> {
+        let held = self.held.take();
+        if let Some((warm, _)) = &held {
+            self.shared.busy(|busy| busy.remove(&warm.number));
+        }
+        held
+    }
+
     /// The job is done and the page is sound: keep it, unless it is due.
     pub(super) fn give_back(mut self) {
-        let Some((mut warm, place)) = self.held.take() else { return };
+        let Some((mut warm, place)) = self.take() else { return };
         warm.jobs = warm.jobs.saturating_add(1);
         let due = self.shared.config.recycle.is_due(warm.jobs, warm.opened.elapsed());
         if due || !warm.is_sound() || self.shared.keeps_nothing() {
@@ -98,7 +114,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        if let Some((warm, place)) = self.held.take() {
+        if let Some((warm, place)) = self.take() {
             // Its renderer may be busy or stopped, and would not hear a request.
             warm.context.kill_renderer();
             close(&self.shared, warm, place);

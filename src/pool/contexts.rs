@@ -107,6 +107,11 @@ impl<T> Contexts<T> {
         self.idle.drain(..over).map(|(_, context)| context).collect()
     }
 
+    /// The idle contexts and their tenants, least recently used first.
+    pub fn iter_idle(&self) -> impl Iterator<Item = (&Arc<str>, &T)> {
+        self.idle.iter().map(|(tenant, context)| (tenant, context))
+    }
+
     /// All idle contexts, to be closed.
     #[must_use = "what comes out must be closed"]
     pub fn drain(&mut self) -> Vec<T> {

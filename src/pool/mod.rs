@@ -17,8 +17,10 @@
 mod checkout;
 pub mod contexts;
 pub mod recycle;
+mod status;
 mod supervisor;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ use checkout::{Busy, Place, Warm};
 use contexts::{Checkout, Contexts};
 use recycle::RecyclePolicy;
 use supervisor::BrowserState;
+
+pub use status::{PoolStatus, Renderer};
 
 /// How much jobs share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,35 +71,6 @@ pub struct PoolConfig {
     pub recycle: RecyclePolicy,
 }
 
-/// What the pool does now.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct PoolStatus {
-    /// `starting`, `ready`, `unavailable` or `closed`.
-    pub browser: &'static str,
-    /// The browser's pid, where there is one: bubblewrap's in the jail.
-    pub pid: Option<u32>,
-    /// What it calls itself.
-    pub version: Option<String>,
-    /// Why none can be launched.
-    pub error: Option<String>,
-    /// The bound.
-    pub max_contexts: usize,
-    /// Idle, busy, being opened and being closed.
-    pub contexts: usize,
-    /// Warm and waiting.
-    pub idle: usize,
-    /// In the hands of a job, being opened or being closed.
-    pub busy: usize,
-    /// Contexts opened so far.
-    pub opened: u64,
-    /// Browsers launched so far.
-    pub starts: u64,
-    /// Browsers that died by themselves.
-    pub deaths: u64,
-    /// Launches that failed.
-    pub failed_launches: u64,
-}
-
 #[derive(Debug, Default, Clone, Copy)]
 struct Counters {
     opened: u64,
@@ -110,6 +85,8 @@ struct Shared {
     config: PoolConfig,
     contexts: Mutex<Contexts<Warm>>,
     counters: Mutex<Counters>,
+    /// The contexts in the hands of jobs, by the number of their opening.
+    busy: Mutex<HashMap<u64, Renderer>>,
     state: watch::Sender<BrowserState>,
     /// What the worker sees of `state`.
     readiness: watch::Sender<Readiness>,
@@ -135,6 +112,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             contexts: Mutex::new(Contexts::new(config.max_contexts)),
             counters: Mutex::default(),
+            busy: Mutex::default(),
             state: watch::Sender::new(BrowserState::Starting),
             readiness: watch::Sender::new(BrowserState::Starting.readiness()),
             changed: Notify::new(),
@@ -183,36 +161,6 @@ impl Pool {
             checkout::close(&self.shared, warm, Place::taken(&self.shared));
         }
         self.shared.changed.notify_waiters();
-    }
-
-    /// What the pool does now.
-    #[must_use]
-    pub fn status(&self) -> PoolStatus {
-        let counters = self.shared.counters(|counters| *counters);
-        let (alive, idle, max) =
-            self.shared.contexts(|contexts| (contexts.alive(), contexts.idle(), contexts.max()));
-        let (browser, ready, error) = match &*self.shared.state.borrow() {
-            BrowserState::Starting => ("starting", None, None),
-            BrowserState::Ready(browser) => ("ready", Some(browser.clone()), None),
-            BrowserState::Unavailable(failure) => {
-                ("unavailable", None, Some(failure.message.clone()))
-            }
-            BrowserState::Closed => ("closed", None, None),
-        };
-        PoolStatus {
-            browser,
-            pid: ready.as_ref().map(Browser::pid),
-            version: ready.map(|browser| browser.product().to_owned()),
-            error,
-            max_contexts: max,
-            contexts: alive,
-            idle,
-            busy: alive.saturating_sub(idle),
-            opened: counters.opened,
-            starts: counters.starts,
-            deaths: counters.deaths,
-            failed_launches: counters.failed_launches,
-        }
     }
 
     /// Closes the pool: renders that still run fail, the browser ends. Returns
@@ -346,9 +294,12 @@ impl Shared {
             .open_context(ContextOptions::default(), left)
             .await
             .map_err(|error| Failed::from_cdp(&error, allowed).failure)?;
-        self.counters(|counters| counters.opened += 1);
+        let number = self.counters(|counters| {
+            counters.opened += 1;
+            counters.opened
+        });
         let page = Page::of(&context);
-        let warm = Warm { context, page, browser, jobs: 0, opened: Instant::now() };
+        let warm = Warm { number, context, page, browser, jobs: 0, opened: Instant::now() };
         Ok(Busy::new(self, tenant, warm, place))
     }
 
@@ -392,6 +343,10 @@ impl Shared {
     /// The contexts, for one look or change. Nobody waits while holding them.
     fn contexts<R>(&self, look: impl FnOnce(&mut Contexts<Warm>) -> R) -> R {
         look(&mut self.contexts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn busy<R>(&self, look: impl FnOnce(&mut HashMap<u64, Renderer>) -> R) -> R {
+        look(&mut self.busy.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn counters<R>(&self, look: impl FnOnce(&mut Counters) -> R) -> R {

@@ -108,7 +108,7 @@ impl Keys {
         self.at("delayed")
     }
 
-    /// Dead letters, by time of death (sorted set).
+    /// Dead letters, by the time at which their records run out (sorted set).
     #[must_use]
     pub fn dead(&self) -> String {
         self.at("dead")

@@ -111,7 +111,7 @@ pub enum Admitted {
     Held,
     /// Another job of this name is alive.
     Conflict,
-    /// Too many jobs; the element is still in the stage, to be rejected.
+    /// Too many jobs; the element is still in the stage, to be rejected. Nothing was claimed.
     Full,
     /// The stage was empty: somebody else took care of it.
     Gone,

@@ -467,12 +467,15 @@ impl Queue {
     /// # Errors
     /// Where Redis is away; the worker is then forgotten later.
     pub async fn leave(&self) -> Result<(), QueueError> {
-        let Inner { keys, worker, .. } = &*self.inner;
-        // Seen as silent at once, so that a last element in a stage is adopted.
+        let Inner { keys, worker, lease_ms, .. } = &*self.inner;
+        // Seen as silent at once, so that a last element in a stage is adopted;
+        // but not forgotten yet: Redis may hear later than we that a blocked
+        // read is gone, and hand it an element meanwhile.
+        let silent = self.now_ms().await?.saturating_sub(*lease_ms);
         Ok(pipe()
             .cmd("ZADD")
             .arg(keys.workers())
-            .arg(0)
+            .arg(silent)
             .arg(worker)
             .ignore()
             .cmd("UNLINK")
@@ -499,6 +502,12 @@ impl Queue {
             .ignore()
             .query_async(&mut self.commands())
             .await?)
+    }
+
+    /// Redis' clock, in milliseconds.
+    async fn now_ms(&self) -> Result<u64, QueueError> {
+        let (seconds, micros): (u64, u64) = cmd("TIME").query_async(&mut self.commands()).await?;
+        Ok(seconds * 1000 + micros / 1000)
     }
 
     fn claimed(&self, value: Value, token: Option<&Token>) -> Result<Option<Claimed>, QueueError> {

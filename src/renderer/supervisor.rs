@@ -19,6 +19,9 @@ use super::profile::Profile;
 /// How long a child whose pipe has ended may take to exit on its own.
 pub(super) const EXIT_GRACE: Duration = Duration::from_millis(500);
 
+/// How much later than its zygote's the end of a killed browser may be seen.
+const ZYGOTE_GRACE: Duration = Duration::from_millis(50);
+
 /// How long the kernel may take to clear away what was killed.
 pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -86,7 +89,12 @@ pub(super) async fn watch_zygotes(connection: Connection, browser: u32) {
     let closed = connection.closed().clone();
     tokio::select! {
         () = closed.cancelled() => {}
-        Some(Ok(true)) = watched.join_next() => connection.close(CloseReason::ZygoteEnded),
+        Some(Ok(true)) = watched.join_next() => {
+            // A zygote that dies with its whole browser is not the reason of it.
+            if tokio::time::timeout(ZYGOTE_GRACE, closed.cancelled()).await.is_err() {
+                connection.close(CloseReason::ZygoteEnded);
+            }
+        }
     }
 }
 

@@ -26,6 +26,9 @@ const REJECTION_TTL: Duration = Duration::from_secs(600);
 const FULL_RETRY_MS: u64 = 5_000;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// For how long a claim that failed is repeated; after that its lease is left
+/// to run out, so that a worker without Redis can still stop soon.
+const CLAIM_REPEATS: Duration = Duration::from_secs(5);
 
 /// The worker's hands.
 #[derive(Clone)]
@@ -88,16 +91,16 @@ impl Effects {
             Ok(job) => Arc::new(job),
             Err(rejection) => {
                 self.reject(inbox, &rejection, None).await?;
-                // The reader's element brought a permit along: use it.
-                return match next {
-                    Some(token) => {
-                        Ok(queue.claim(token).await?.map(|claimed| Work { claimed, job: None }))
-                    }
-                    None => Ok(None),
-                };
+                return self.claim_instead(next).await;
             }
         };
-        let (admitted, claimed) = queue.admit(inbox, &job, element.len(), next).await?;
+        let (admitted, claimed) = match next {
+            Some(_) => {
+                self.until_answered(|| queue.admit(inbox, &job, element.len(), next)).await?
+            }
+            // Nothing can be lost with the answer: the reader looks at the stage again.
+            None => queue.admit(inbox, &job, element.len(), None).await?,
+        };
         metrics::intake(inbox, admitted.as_str());
         match admitted {
             Admitted::Full => {
@@ -112,6 +115,7 @@ impl Effects {
                     problem,
                 };
                 self.reject(inbox, &rejection, Some(FULL_RETRY_MS)).await?;
+                return self.claim_instead(next).await;
             }
             Admitted::Conflict => {
                 tracing::warn!(
@@ -124,6 +128,41 @@ impl Effects {
             Admitted::Admitted | Admitted::Duplicate | Admitted::Held | Admitted::Gone => {}
         }
         Ok(claimed.map(|claimed| with_document(claimed, job)))
+    }
+
+    /// A call that may have claimed, though its answer was lost: asked again
+    /// under the same token, it names the same job. Else that job would be leased
+    /// to nobody until its lease runs out, and be counted as a crash.
+    async fn until_answered<T, F>(&self, call: impl Fn() -> F) -> Result<T, QueueError>
+    where
+        F: Future<Output = Result<T, QueueError>>,
+    {
+        let mut give_up = None;
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            match call().await {
+                Err(error) => {
+                    // From the first failure on: the call itself may have waited long.
+                    let now = Instant::now();
+                    let repeats = CLAIM_REPEATS.min(self.lease);
+                    if now + pause >= *give_up.get_or_insert(now + repeats) {
+                        return Err(error);
+                    }
+                    metrics::redis_failed(error.kind());
+                    tracing::debug!(error = %super::chain(&error), "claiming failed, trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                answered => return answered,
+            }
+        }
+    }
+
+    /// An element that became no job brought a permit along: use it.
+    async fn claim_instead(&self, next: Option<&Token>) -> Result<Option<Work>, QueueError> {
+        let Some(token) = next else { return Ok(None) };
+        let claimed = self.until_answered(|| self.queue().claim(token)).await?;
+        Ok(claimed.map(|claimed| Work { claimed, job: None }))
     }
 
     async fn reject(
@@ -157,7 +196,7 @@ impl Effects {
         let this = self.clone();
         self.spawn(async move {
             let token = this.queue().token();
-            let result = this.queue().claim(&token).await;
+            let result = this.until_answered(|| this.queue().claim(&token)).await;
             Event::Claimed {
                 permit,
                 result: result.map(|c| c.map(|claimed| Work { claimed, job: None })),

@@ -52,11 +52,10 @@ async fn start_heavy(
     request: RenderRequest,
 ) -> tokio::task::JoinHandle<Result<tillroll::renderer::Rendered, tillroll::failure::Failure>> {
     let runs = Arc::clone(pool);
-    let opened = pool.status().opened;
+    let tenant = Arc::clone(&request.tenant);
     let job = tokio::spawn(async move { runs.render(request).await });
     until("the job has a context", || {
-        let status = pool.status();
-        status.opened > opened && status.busy == 1
+        pool.renderers().iter().any(|one| one.busy && one.tenant == tenant)
     })
     .await;
     job
@@ -80,6 +79,9 @@ async fn tenants_never_share_a_renderer_and_keep_their_own() {
     assert_eq!(renderers(&pool), first);
     let status = pool.status();
     assert_eq!((status.opened, status.idle, status.busy, status.contexts), (2, 2, 0, 2));
+    let mut known: Vec<_> = pool.renderers().into_iter().filter_map(|one| one.pid).collect();
+    known.sort_unstable();
+    assert_eq!(known, first, "each is known by its tenant: {:?}", pool.renderers());
     pool.close().await;
 }
 
@@ -243,6 +245,8 @@ async fn an_abandoned_render_leaves_nothing_running() {
     let pool = Arc::new(pool().await);
     let job = start_heavy(&pool, request("shop", &heavy(), none())).await;
     let [victim] = renderers(&pool)[..] else { panic!("one renderer") };
+    let [ref one] = pool.renderers()[..] else { panic!("one context") };
+    assert_eq!((&*one.tenant, one.pid, one.busy), ("shop", Some(victim), true));
     job.abort();
     until("its place is free", || pool.status().contexts == 0).await;
     assert!(!renderers(&pool).contains(&victim), "its renderer works on");

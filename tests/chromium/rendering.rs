@@ -4,7 +4,9 @@ use serde_json::json;
 
 use crate::printed::{Printed, pool};
 use crate::printed::{blame, none, page, print, render, request};
+use tillroll::job::RenderOptions;
 use tillroll::renderer::Render;
+use tillroll::renderer::pdf::{Document, Stamp};
 
 const A4: (f64, f64) = (595.28, 841.89);
 const A5: (f64, f64) = (419.53, 595.28);
@@ -291,5 +293,50 @@ async fn nothing_of_a_document_reaches_into_the_next() {
         }
     }
     assert_eq!(pool.status().opened, 1);
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_never_ends_is_stopped_at_its_deadline() {
+    let pool = pool().await;
+    let rows = "<tr><td>Tea<td>1<td>2.00".repeat(60_000);
+    let endless = "<img src=x onerror='for(;;){}'>";
+    for (html, options) in [
+        (page(&format!("<table>{rows}</table>")), json!({"timeout_ms": 300})),
+        (page(&format!("<table>{rows}</table>")), json!({"timeout_ms": 300, "paper": "80mm"})),
+    ] {
+        assert_eq!(blame(&pool, &html, options).await, ("document", "render_timeout"));
+        print(&pool, &page("<p>next"), none()).await;
+    }
+    // Scripts are off in documents; whether they are in templates is Chromium's to
+    // say, so nothing is asked of the result but that it comes in time.
+    let options = json!({"header": endless, "margin": "60pt", "timeout_ms": 3000});
+    if let Err(failure) = render(&pool, &page("<p>Total"), options).await {
+        assert_eq!(failure.code, "render_timeout", "{failure}");
+    }
+    print(&pool, &page("<p>next"), none()).await;
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_pdf_is_never_trusted() {
+    let pool = pool().await;
+    let html = page("<h1>Bill</h1><table><tr><th>Tea<td>1</table>");
+    let rendered = render(&pool, &html, json!({"tagged": true, "outline": true})).await.unwrap();
+    let pdf = rendered.pdf;
+    for cut in (0..pdf.len() - 8).step_by(7) {
+        assert!(Document::read(&pdf[..cut]).is_err(), "cut at {cut}");
+    }
+    let options = RenderOptions::default();
+    let date = time::OffsetDateTime::UNIX_EPOCH;
+    let stamp = Stamp { info: &options.info, date, size: (595.28, None) };
+    for at in (0..pdf.len()).step_by(3) {
+        let mut damaged = pdf.clone();
+        damaged[at] ^= 0x15;
+        if let Ok(finished) = Document::read(&damaged).and_then(|document| document.finish(&stamp))
+        {
+            assert!(Document::read(&finished).is_ok(), "changed at {at}");
+        }
+    }
     pool.close().await;
 }

@@ -88,13 +88,28 @@ fn a_killed_chromium_process_of_any_kind_loses_no_job() {
     }
 }
 
+/// Redis has no event for a client that begins to wait: ask until so many do.
+fn wait_until_blocked(redis: &mut Connection, clients: usize) {
+    let blocked = format!("blocked_clients:{clients}");
+    let give_up = Instant::now() + Duration::from_secs(20);
+    loop {
+        let info: String = redis::cmd("INFO").arg("clients").query(redis).unwrap();
+        if info.contains(&blocked) {
+            return;
+        }
+        assert!(Instant::now() < give_up, "{info}");
+    }
+}
+
 #[test]
 fn an_element_in_the_hands_of_a_stopped_worker_is_admitted_by_another() {
     let server = RedisServer::volatile();
     let mut redis = connect(&server.url());
     let stopped = Worker::start(&server.url(), &[]);
+    // Both inboxes and the bell: from now on its reads wait on the server.
+    wait_until_blocked(&mut redis, 3);
     stopped.signal(Signal::STOP);
-    // Its read still waits on the server, and is handed the element.
+    // They still wait, and one of them is handed the element.
     let names = push(&mut redis, 1);
     let stages = keys(&mut redis, "stage:*");
     assert_eq!(stages.len(), 1, "{stages:?}");

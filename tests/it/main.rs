@@ -5,3 +5,5 @@
 
 mod config;
 mod embedded;
+mod queue;
+mod support;

@@ -10,7 +10,7 @@
 --   duplicate  the same content under the same name is alive
 --   held       it has ended, and its result is held: answered from that
 --   conflict   other content under this name is alive; nothing was touched but the stage
---   full       too many jobs; the stage was left for `reject`
+--   full       too many jobs; the stage was left for `reject`, and nothing was claimed
 --   gone       the stage is empty: another worker admitted it, or a reply was lost
 -- Never overwrites a living job, never looks into a document.
 
@@ -55,16 +55,15 @@ if old[1] and old[2] == digest then
   end
 end
 if tonumber(call('HGET', P .. 'state', 'jobs') or '0') >= tonumber(ARGV[11]) then
-  return answer('full')
+  return { 'full', false }
 end
 
 local at = now()
 local delay, deadline = tonumber(ARGV[6]), tonumber(ARGV[7])
--- What is left of an ended job of this name makes room for the new one.
-if old[1] then
-  call('UNLINK', KEYS[2], KEYS[4], KEYS[5], KEYS[6])
-  call('ZREM', P .. 'dead', name)
-end
+-- What is left under this name makes room: of an ended job, of one whose record
+-- ran out before its reply, of a rejected push. Whoever waits now waits for the new job.
+call('UNLINK', KEYS[2], KEYS[4], KEYS[5], KEYS[6])
+call('ZREM', P .. 'dead', name)
 call('RENAME', KEYS[1], KEYS[3])
 call('PERSIST', KEYS[3])
 call('HSET', KEYS[2], 'state', 'ready', 'priority', priority, 'digest', digest, 'bytes', ARGV[5],

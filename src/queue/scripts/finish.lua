@@ -50,7 +50,7 @@ call('HINCRBY', P .. 'state', 'jobs', -1)
 call('HINCRBY', P .. 'state', 'bytes', '-' .. bytes)
 call('HINCRBY', P .. 'state', 'ended:' .. status, 1)
 if status == 'dead' then
-  call('ZADD', P .. 'dead', now(), name)
+  call('ZADD', P .. 'dead', now() + retain, name)
 end
 
 if kind == 'reply' then

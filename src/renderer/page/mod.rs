@@ -16,14 +16,12 @@
 //! render was abandoned.
 
 mod blame;
+mod finish;
 mod probe;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use chromiumoxide::cdp::browser_protocol::emulation::{
     SetDeviceMetricsOverrideParams, SetEmulatedMediaParams,
 };
@@ -34,11 +32,11 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 pub use blame::Failed;
+use finish::{Unfinished, finish};
 
 use super::cdp::{CdpError, RawReply, Session};
 use super::context::Context;
 use super::paper::{self, MAX_SHRINK, Plan};
-use super::pdf::{Document, Stamp};
 use super::{RenderRequest, Rendered, Warning, markup};
 use crate::job::RenderOptions;
 use crate::job::length::{Length, MAX_POINTS, Margins, PIXELS_PER_INCH, POINTS_PER_INCH};
@@ -53,8 +51,6 @@ const LAST_LOOK: Duration = Duration::from_millis(32);
 const SECOND_ATTEMPT_POINTS: f64 = 12.0;
 /// The viewport in which heights that follow the page are found out.
 const OTHER_HEIGHT: u32 = 1_000;
-/// A PDF of more base64 than this is finished away from the event loop.
-const LARGE_REPLY: usize = 1024 * 1024;
 
 /// A warm page in a context of its own.
 #[derive(Debug)]
@@ -111,12 +107,6 @@ struct Metrics {
 struct Size {
     width: f64,
     height: f64,
-}
-
-#[derive(Deserialize)]
-struct Printed<'a> {
-    #[serde(borrow)]
-    data: Cow<'a, str>,
 }
 
 impl Page {
@@ -373,59 +363,4 @@ fn margins(found: &probe::PageMargins) -> Margins {
         bottom: side(found.bottom),
         left: side(found.left),
     }
-}
-
-/// A print that did not become a PDF.
-enum Unfinished {
-    /// It has this many pages, and was to have another number.
-    Pages(usize),
-    Failed(Failed),
-}
-
-impl From<Unfinished> for Failed {
-    fn from(unfinished: Unfinished) -> Self {
-        match unfinished {
-            Unfinished::Pages(pages) => Self::roll_not_one_page(pages),
-            Unfinished::Failed(failed) => failed,
-        }
-    }
-}
-
-/// Decodes and finishes a printed PDF; a large one away from the event loop.
-async fn finish(
-    reply: RawReply,
-    options: &Arc<RenderOptions>,
-    size: (f64, Option<f64>),
-    date: OffsetDateTime,
-    want: Option<usize>,
-) -> Result<(Vec<u8>, usize), Unfinished> {
-    if reply.json().len() < LARGE_REPLY {
-        return finish_here(&reply, options, size, date, want);
-    }
-    let options = Arc::clone(options);
-    tokio::task::spawn_blocking(move || finish_here(&reply, &options, size, date, want))
-        .await
-        .unwrap_or(Err(Unfinished::Failed(Failed::lost_task())))
-}
-
-fn finish_here(
-    reply: &RawReply,
-    options: &RenderOptions,
-    size: (f64, Option<f64>),
-    date: OffsetDateTime,
-    want: Option<usize>,
-) -> Result<(Vec<u8>, usize), Unfinished> {
-    let broken = |failed| Unfinished::Failed(failed);
-    let printed: Printed<'_> =
-        reply.deserialize().map_err(|e| broken(Failed::from_cdp(&e, options.timeout)))?;
-    let raw =
-        STANDARD.decode(printed.data.as_bytes()).map_err(|_| broken(Failed::undecodable()))?;
-    let document = Document::read(&raw).map_err(|e| broken(Failed::malformed(e)))?;
-    let pages = document.pages().len();
-    if want.is_some_and(|want| want != pages) {
-        return Err(Unfinished::Pages(pages));
-    }
-    let stamp = Stamp { info: &options.info, date, size };
-    let pdf = document.finish(&stamp).map_err(|e| broken(Failed::malformed(e)))?;
-    Ok((pdf, pages))
 }

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// A running server. Its data outlives a [`kill`](RedisServer::kill), not the value.
-pub struct RedisServer {
+pub(crate) struct RedisServer {
     directory: TempDir,
     port: u16,
     settings: Vec<String>,
@@ -19,17 +19,17 @@ pub struct RedisServer {
 
 impl RedisServer {
     /// A server that keeps nothing on disk.
-    pub fn volatile() -> Self {
+    pub(crate) fn volatile() -> Self {
         Self::start(&["--appendonly", "no"])
     }
 
     /// A server that has written every command before it answers.
-    pub fn durable() -> Self {
+    pub(crate) fn durable() -> Self {
         Self::start(&["--appendonly", "yes", "--appendfsync", "always"])
     }
 
     /// A server with these settings.
-    pub fn start(settings: &[&str]) -> Self {
+    pub(crate) fn start(settings: &[&str]) -> Self {
         let mut server = Self {
             directory: tempfile::tempdir().unwrap(),
             port: 0,
@@ -88,12 +88,16 @@ impl RedisServer {
     }
 
     /// How to reach it.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// SIGKILL: what was not on disk is gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
@@ -101,7 +105,7 @@ impl RedisServer {
     }
 
     /// Starts it again on the same port and the same data.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.kill();
         if let Err(log) = self.launch() {
             panic!("redis-server did not come back:\n{log}");
@@ -109,12 +113,12 @@ impl RedisServer {
     }
 
     /// SIGSTOP: silent, with TCP still up.
-    pub fn freeze(&self) {
+    pub(crate) fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
     /// SIGCONT.
-    pub fn thaw(&self) {
+    pub(crate) fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 

@@ -1,0 +1,13 @@
+//! The queue against a real Redis: every transition, what a lost reply, a dead
+//! worker or a dead Redis does to it, and the worker on top of it with a
+//! scripted renderer.
+
+mod admission;
+mod claims;
+mod commands;
+mod lost_replies;
+mod random;
+mod recovery;
+mod rejection;
+mod settling;
+mod worker;

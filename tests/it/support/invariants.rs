@@ -1,0 +1,181 @@
+//! What must be true of a queue: after every step, and after everything ended.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::Rig;
+use super::rig::ask;
+
+const LIVING: [&str; 3] = ["ready", "leased", "delayed"];
+
+impl Rig {
+    /// True between any two transitions; says what is not.
+    pub(crate) async fn inconsistencies(&self) -> Vec<String> {
+        let seen = Seen::look(self).await;
+        let mut wrong = Vec::new();
+        let mut check = |fine: bool, what: String| {
+            if !fine {
+                wrong.push(what);
+            }
+        };
+        let (mut living, mut bytes) = (0, 0);
+        for (name, record) in &seen.records {
+            let state = record["state"].as_str();
+            let alive = LIVING.contains(&state);
+            if alive {
+                living += 1;
+                bytes += record["bytes"].parse::<i64>().unwrap();
+            }
+            check(alive != seen.expiring.contains(name), format!("{name} is {state}: TTL?"));
+            check(
+                seen.documents.contains(name) == (alive || state == "dead"),
+                format!("{name} is {state}: document?"),
+            );
+            let queued = seen.ready.iter().filter(|(_, _, ready)| ready == name).count();
+            check(
+                queued == usize::from(state == "ready"),
+                format!("{name} is {state}, {queued} times ready"),
+            );
+            check(
+                seen.leased.contains(name) == (state == "leased"),
+                format!("{name} is {state}: lease?"),
+            );
+            check(
+                seen.delayed.contains(name) == (state == "delayed"),
+                format!("{name} is {state}: delayed?"),
+            );
+            check(
+                seen.dead.contains(name) == (state == "dead"),
+                format!("{name} is {state}: dead letter?"),
+            );
+            let token = record.get("token");
+            check(
+                token.is_some() == (state == "leased"),
+                format!("{name} is {state}: token {token:?}"),
+            );
+            if let Some(token) = token {
+                let claimed = seen.claims.get(&(record["worker"].clone(), token.clone()));
+                check(claimed == Some(name), format!("{name}: its token claims {claimed:?}"));
+            }
+        }
+        let leases = seen.records.values().filter(|record| record["state"] == "leased").count();
+        check(
+            seen.claims.len() == leases,
+            format!("{} claims, {leases} leases", seen.claims.len()),
+        );
+        let listed = seen.ready.iter().map(|(_, _, name)| name);
+        let listed = listed.chain(&seen.leased).chain(&seen.delayed).chain(&seen.documents);
+        for name in listed {
+            check(seen.records.contains_key(name), format!("{name} has no record"));
+        }
+        let waiting: BTreeSet<_> =
+            seen.ready.iter().map(|(p, t, _)| (p.clone(), t.clone())).collect();
+        check(seen.ring == waiting, format!("ring {:?}, ready {waiting:?}", seen.ring));
+        check(seen.jobs == living, format!("{} jobs counted, {living} alive", seen.jobs));
+        check(seen.bytes == bytes, format!("{} bytes counted, {bytes} there", seen.bytes));
+        check(seen.bell <= 1, format!("the bell has {} tokens", seen.bell));
+        for key in seen.lasting_results {
+            check(false, format!("{key} stays for ever"));
+        }
+        wrong
+    }
+
+    /// See [`inconsistencies`](Self::inconsistencies).
+    pub(crate) async fn assert_consistent(&self) {
+        assert_eq!(self.inconsistencies().await, Vec::<String>::new());
+    }
+
+    /// Everything has ended: nothing is left but what somebody may still fetch.
+    pub(crate) async fn assert_at_rest(&self) {
+        self.assert_consistent().await;
+        let seen = Seen::look(self).await;
+        assert_eq!((seen.jobs, seen.bytes), (0, 0));
+        assert_eq!(seen.left_over, Vec::<String>::new());
+    }
+}
+
+/// The whole queue, as it is.
+#[derive(Default)]
+struct Seen {
+    records: BTreeMap<String, HashMap<String, String>>,
+    expiring: BTreeSet<String>,
+    documents: BTreeSet<String>,
+    /// Priority, tenant, name.
+    ready: Vec<(String, String, String)>,
+    ring: BTreeSet<(String, String)>,
+    leased: BTreeSet<String>,
+    delayed: BTreeSet<String>,
+    dead: BTreeSet<String>,
+    /// Worker and token → name.
+    claims: BTreeMap<(String, String), String>,
+    jobs: i64,
+    bytes: i64,
+    bell: usize,
+    /// Replies, results and the like without a time to live.
+    lasting_results: Vec<String>,
+    /// What should be gone once everything ended.
+    left_over: Vec<String>,
+}
+
+impl Seen {
+    async fn look(rig: &Rig) -> Self {
+        let mut seen = Self::default();
+        let prefix = rig.keys.prefix();
+        let mut redis = rig.connection().await;
+        let keys: Vec<String> = ask(&mut redis, &["KEYS", &format!("{prefix}*")]).await;
+        for key in keys {
+            let rest = &key[prefix.len()..];
+            let (kind, of) = rest.split_once(':').unwrap_or((rest, ""));
+            let of = of.to_owned();
+            match kind {
+                "job" => {
+                    if ask::<i64>(&mut redis, &["PTTL", &key]).await > 0 {
+                        seen.expiring.insert(of.clone());
+                    }
+                    seen.records.insert(of, ask(&mut redis, &["HGETALL", &key]).await);
+                }
+                "doc" => {
+                    seen.documents.insert(of);
+                }
+                "ready" => {
+                    let (priority, tenant) = of.split_once(':').unwrap();
+                    for name in ask::<Vec<String>>(&mut redis, &["LRANGE", &key, "0", "-1"]).await {
+                        seen.ready.push((priority.to_owned(), tenant.to_owned(), name));
+                    }
+                }
+                "ring" => {
+                    let tenants: Vec<String> = ask(&mut redis, &["ZRANGE", &key, "0", "-1"]).await;
+                    seen.ring.extend(tenants.into_iter().map(|tenant| (of.clone(), tenant)));
+                }
+                "leased" => seen.leased = ask(&mut redis, &["ZRANGE", &key, "0", "-1"]).await,
+                "delayed" => seen.delayed = ask(&mut redis, &["ZRANGE", &key, "0", "-1"]).await,
+                "dead" => seen.dead = ask(&mut redis, &["ZRANGE", &key, "0", "-1"]).await,
+                "claims" => {
+                    let claims: BTreeMap<String, String> =
+                        ask(&mut redis, &["HGETALL", &key]).await;
+                    let claims = claims.into_iter();
+                    seen.claims.extend(claims.map(|(token, name)| ((of.clone(), token), name)));
+                }
+                "state" => {
+                    let state: HashMap<String, String> = ask(&mut redis, &["HGETALL", &key]).await;
+                    let number = |field: &str| state.get(field).map_or(0, |n| n.parse().unwrap());
+                    (seen.jobs, seen.bytes) = (number("jobs"), number("bytes"));
+                }
+                "bell" => seen.bell = ask(&mut redis, &["LLEN", &key]).await,
+                "reply" | "replies" | "pdf" | "result" => {
+                    if ask::<i64>(&mut redis, &["PTTL", &key]).await < 0 {
+                        seen.lasting_results.push(key.clone());
+                    }
+                }
+                "in" | "stage" | "out" => {}
+                "events" | "workers" | "worker" | "malformed" | "ctl" => {}
+                _ => panic!("{key} is no key of the contract"),
+            }
+            if ["in", "stage", "out", "ready", "ring", "leased", "delayed", "claims"]
+                .contains(&kind)
+            {
+                seen.left_over.push(key.clone());
+            }
+        }
+        seen
+    }
+}

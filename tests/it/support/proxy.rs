@@ -1,0 +1,99 @@
+//! A line to Redis that can lose a reply: the call is carried out, the caller
+//! sees a connection that breaks.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// See the module.
+pub(crate) struct Proxy {
+    port: u16,
+    /// What the call contains whose reply is lost, and what the reply contains.
+    wanted: Arc<Mutex<Option<(String, String)>>>,
+    lost: watch::Sender<usize>,
+    accepting: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// A line to the Redis at `port`.
+    pub(crate) async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let wanted = Arc::new(Mutex::new(None));
+        let lost = watch::Sender::new(0);
+        let (theirs, count) = (Arc::clone(&wanted), lost.clone());
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                // Redis may be away: then so is this connection.
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
+                tokio::spawn(carry(client, server, Arc::clone(&theirs), count.clone()));
+            }
+        });
+        Self { port: own, wanted, lost, accepting }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// After the next call that contains `call`, loses the first reply that contains `reply`.
+    pub(crate) fn lose_reply_to(&self, call: &str, reply: &str) {
+        *self.wanted.lock().unwrap() = Some((call.to_owned(), reply.to_owned()));
+    }
+
+    /// Waits until so many replies were lost.
+    pub(crate) async fn wait_lost(&self, count: usize) {
+        self.lost.subscribe().wait_for(|lost| *lost >= count).await.unwrap();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Carries bytes both ways until either side ends or a reply is lost.
+async fn carry(
+    client: TcpStream,
+    server: TcpStream,
+    wanted: Arc<Mutex<Option<(String, String)>>>,
+    lost: watch::Sender<usize>,
+) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let (mut call, mut reply) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut losing: Option<String> = None;
+    loop {
+        tokio::select! {
+            // A call on its way is forwarded before a reply is looked at.
+            biased;
+            read = from_client.read(&mut call) => {
+                let bytes = match read { Ok(0) | Err(_) => return, Ok(length) => &call[..length] };
+                let found = wanted.lock().unwrap().take_if(|(call, _)| contains(bytes, call));
+                losing = losing.or(found.map(|(_, reply)| reply));
+                if to_server.write_all(bytes).await.is_err() {
+                    return;
+                }
+            }
+            read = from_server.read(&mut reply) => {
+                let bytes = match read { Ok(0) | Err(_) => return, Ok(length) => &reply[..length] };
+                if losing.as_ref().is_some_and(|wanted| contains(bytes, wanted)) {
+                    // It was carried out: both connections break, nobody is told.
+                    lost.send_modify(|lost| *lost += 1);
+                    return;
+                }
+                if to_client.write_all(bytes).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    text.is_empty() || bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
