@@ -308,9 +308,9 @@ mod tests {
 
     #[test]
     fn an_embedded_redis_that_does_not_run_is_not_found() {
-        let state = tempfile::tempdir().unwrap();
-        let set =
-            vec!["redis.url=embedded".into(), format!("state.dir={}", state.path().display())];
+        let parent = tempfile::tempdir().unwrap();
+        let state = parent.path().join("state");
+        let set = vec!["redis.url=embedded".into(), format!("state.dir={}", state.display())];
         let loaded = load(&Given { set, ..Given::default() }, []).unwrap();
         let session = Session { loaded, json: false, home: None, path_dirs: Vec::new() };
         let failure = session.redis_url().unwrap_err();

@@ -18,6 +18,7 @@
 mod chaos;
 mod command_line;
 mod doctor;
+mod embedded;
 mod languages;
 #[allow(dead_code, reason = "shared with the `it` tests, which use more of it")]
 #[path = "../it/support/redis_server.rs"]
