@@ -67,7 +67,7 @@ fn main() {
         .spawn()
         .expect("redis-server is needed: apt-get install redis-server");
     let mut redis_server = Server(redis_server);
-    await_line(redis_server.0.stdout.take().unwrap(), "Ready to accept connections");
+    await_line(redis_server.0.stdout.take().unwrap(), "eady to accept connections");
     let url = format!("unix://{}", socket.display());
     let started = Instant::now();
     let worker = Command::new(env!("CARGO_BIN_EXE_tillroll"))

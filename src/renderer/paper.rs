@@ -148,15 +148,29 @@ impl Plan {
         across < width && down < height
     }
 
-    /// The width of the content in CSS pixels, as the viewport is set for the
-    /// job. Chromium rounds paper up to whole points; rounding down here means
-    /// that text is measured at most as wide as it is printed, so that a roll
-    /// never comes out too short.
+    /// The width that Chromium prints content in, in CSS pixels. It rounds
+    /// paper up to whole points.
     #[must_use]
-    pub fn viewport_width(&self) -> u32 {
+    pub fn content_width(&self) -> f64 {
         let across = if self.landscape { self.height_points() } else { self.width.points() };
         let margins = self.margins.left.points() + self.margins.right.points();
-        whole_pixels((across.ceil() - margins) / POINTS_PER_PIXEL / self.scale)
+        (across.ceil() - margins) / POINTS_PER_PIXEL / self.scale
+    }
+
+    /// The same in whole pixels, as the viewport is set for the job. Rounding
+    /// down means that text is measured at most as wide as it is printed, so
+    /// that a roll never comes out too short.
+    #[must_use]
+    pub fn viewport_width(&self) -> u32 {
+        whole_pixels(self.content_width())
+    }
+
+    /// By which factor content that measures `pixels` is too wide, if it is.
+    /// Measures are rounded up: an 80 mm box on 80 mm paper is not too wide.
+    #[must_use]
+    pub fn too_wide_by(&self, pixels: f64) -> Option<f64> {
+        let width = self.content_width().max(1.0);
+        (pixels > width.ceil()).then(|| pixels / width)
     }
 
     /// The height in points of a roll whose content is `pixels` CSS pixels high.
@@ -267,6 +281,15 @@ mod tests {
         assert!((plan.roll_height(100.0) - 59.0).abs() < 1e-9);
         assert!(plan.has_room());
         assert!(!plan.with_margins(Margins::all(Length::from_mm(40.0))).has_room());
+    }
+
+    #[test]
+    fn content_as_wide_as_the_paper_is_not_too_wide() {
+        let plan = plan(&with("80mm"));
+        // 80 mm are 302.36 px, which measure 303.
+        assert_eq!(plan.too_wide_by(302.0), None);
+        assert_eq!(plan.too_wide_by(303.0), None);
+        assert!(plan.too_wide_by(304.0).is_some_and(|by| by > 1.004));
     }
 
     #[test]

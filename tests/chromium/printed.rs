@@ -1,10 +1,13 @@
 //! Pools to render with, and what independent tools say about a PDF.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tillroll::failure::Failure;
@@ -170,6 +173,12 @@ impl Printed {
     pub(crate) fn fonts(&self) -> String {
         String::from_utf8(self.tool("pdffonts", &[], &[])).unwrap()
     }
+}
+
+/// A file of `fixtures/assets` in base64.
+pub(crate) fn asset(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/assets").join(name);
+    STANDARD.encode(std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
 }
 
 /// No options.

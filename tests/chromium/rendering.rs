@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::printed::{Printed, pool};
-use crate::printed::{blame, none, page, print, render, request};
+use crate::printed::{asset, blame, none, page, print, render, request};
 use tillroll::job::RenderOptions;
 use tillroll::renderer::Render;
 use tillroll::renderer::pdf::{Document, Stamp};
@@ -214,10 +214,7 @@ async fn inline_images_and_fonts_are_there() {
     let pool = pool().await;
     let red = "<svg xmlns='http://www.w3.org/2000/svg' width='90' height='90'>\
                <rect width='90' height='90' fill='red'/></svg>";
-    let font = include_bytes!("../../fixtures/assets/till-segment.woff");
-    let font = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, font);
-    let logo = include_bytes!("../../fixtures/assets/logo.png");
-    let logo = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, logo);
+    let (font, logo) = (asset("till-segment.woff"), asset("logo.png"));
     for round in 0..5 {
         let html = page(&format!(
             "<style>@font-face{{font-family:F{round};src:url(data:font/woff;base64,{font})}}
@@ -270,8 +267,7 @@ async fn what_cannot_be_printed_is_the_documents_fault_and_harms_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_document_reaches_into_the_next() {
     let pool = pool().await;
-    let logo = include_bytes!("../../fixtures/assets/logo.png");
-    let logo = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, logo);
+    let logo = asset("logo.png");
     let html = page(&format!("<p>Next<img src='data:image/png;base64,{logo}'>"));
     let before = print(&pool, &html, none()).await;
     for first in [

@@ -142,6 +142,13 @@ async fn wide_content_is_shrunk_with_a_warning_and_not_lost() {
     let [(_, height)] = printed.sizes()[..] else { panic!("not one page") };
     let [_, _, _, bottom] = printed.word("LAST");
     assert!(bottom <= height && height - bottom < 40.0, "{bottom} of {height}");
+    // As wide as the paper is not too wide.
+    for (paper, width) in [("80mm", "80mm"), ("58mm", "58mm"), ("80mm", "302px"), ("80mm", "72mm")]
+    {
+        let html = page(&format!("<style>body{{margin:0;width:{width}}}</style><p>LAST"));
+        let printed = print(&pool, &html, json!({"paper": paper})).await;
+        assert_eq!(printed.warnings(), Vec::<&str>::new(), "{width} on {paper}");
+    }
     // The next job on the same roll is not affected.
     let plain = print(&pool, &page("<p>LAST"), json!({"paper": "80mm"})).await;
     assert_eq!(plain.warnings(), Vec::<&str>::new());

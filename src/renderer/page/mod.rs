@@ -254,8 +254,7 @@ impl Run<'_> {
     async fn measure(&mut self, plan: &Plan) -> Result<f64, Failed> {
         let narrow = plan.viewport_width();
         let mut size = self.content_size().await?;
-        let by = size.width / f64::from(narrow);
-        if size.width >= f64::from(narrow) + 1.0 {
+        if let Some(by) = plan.too_wide_by(size.width) {
             // Chromium lays such a document out in a wider page and shrinks it.
             let shrunk = by.min(MAX_SHRINK);
             self.set_viewport(paper::whole_pixels(f64::from(narrow) * shrunk), 1).await?;

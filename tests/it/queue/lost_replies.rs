@@ -25,7 +25,7 @@ async fn one_job_survives_the_loss_of(call: &str, reply: &str) {
     let rig = Rig::new();
     let renderer = Scripted::open();
     renderer.fail("<p>", &[Class::Interrupted]);
-    let proxy = Proxy::to(rig.server.port()).await;
+    let proxy = Proxy::to(&rig.server.url()).await;
     let queue = Rig::queue_at(proxy.url(), "w1", PATIENCE).await;
     let mut worker = Running::on(queue, &renderer, 1, PATIENCE);
     worker.wait_for("running", |seen| seen.renderer.ok).await;
@@ -81,12 +81,12 @@ async fn the_reply_to_an_adoption_is_lost() {
 
 #[tokio::test]
 async fn the_element_is_lost_on_its_way_from_the_inbox() {
-    one_job_survives_the_loss_of("BRPOPLPUSH", "late").await;
+    one_job_survives_the_loss_of("", "\"id\":\"late\"").await;
 }
 
 #[tokio::test]
 async fn the_bell_is_lost() {
-    one_job_survives_the_loss_of("BLPOP", ":bell").await;
+    one_job_survives_the_loss_of("BLPOP", "").await;
 }
 
 /// The claim that came with an admission is the job's own.
@@ -94,7 +94,7 @@ async fn the_bell_is_lost() {
 async fn the_reply_to_an_admission_with_its_claim_is_lost() {
     let rig = Rig::new();
     let renderer = Scripted::open();
-    let proxy = Proxy::to(rig.server.port()).await;
+    let proxy = Proxy::to(&rig.server.url()).await;
     let queue = Rig::queue_at(proxy.url(), "w1", PATIENCE).await;
     let mut worker = Running::on(queue, &renderer, 1, PATIENCE);
     worker.wait_for("running", |seen| seen.renderer.ok).await;
@@ -108,7 +108,7 @@ async fn the_reply_to_an_admission_with_its_claim_is_lost() {
 #[tokio::test]
 async fn the_reply_to_a_rejection_is_lost() {
     let rig = Rig::new();
-    let proxy = Proxy::to(rig.server.port()).await;
+    let proxy = Proxy::to(&rig.server.url()).await;
     let queue = Rig::queue_at(proxy.url(), "w1", PATIENCE).await;
     let mut worker = Running::on(queue, &Scripted::open(), 1, PATIENCE);
     worker.wait_for("running", |seen| seen.renderer.ok).await;

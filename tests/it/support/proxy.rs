@@ -8,6 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::rig::PATIENCE;
+
 /// See the module.
 pub(crate) struct Proxy {
     port: u16,
@@ -18,8 +20,9 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A line to the Redis at `port`.
-    pub(crate) async fn to(port: u16) -> Self {
+    /// A line to the Redis at `url`.
+    pub(crate) async fn to(url: &str) -> Self {
+        let address = url.strip_prefix("redis://").unwrap().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
         let wanted = Arc::new(Mutex::new(None));
@@ -28,7 +31,7 @@ impl Proxy {
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 // Redis may be away: then so is this connection.
-                let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
+                let Ok(server) = TcpStream::connect(&address).await else { continue };
                 tokio::spawn(carry(client, server, Arc::clone(&theirs), count.clone()));
             }
         });
@@ -39,14 +42,17 @@ impl Proxy {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// After the next call that contains `call`, loses the first reply that contains `reply`.
+    /// After the next call that contains `call` (where that is not empty), loses the
+    /// first reply that contains `reply`.
     pub(crate) fn lose_reply_to(&self, call: &str, reply: &str) {
         *self.wanted.lock().unwrap() = Some((call.to_owned(), reply.to_owned()));
     }
 
     /// Waits until so many replies were lost.
     pub(crate) async fn wait_lost(&self, count: usize) {
-        self.lost.subscribe().wait_for(|lost| *lost >= count).await.unwrap();
+        let mut lost = self.lost.subscribe();
+        let waited = tokio::time::timeout(PATIENCE, lost.wait_for(|lost| *lost >= count)).await;
+        waited.expect("the reply that should be lost never came").unwrap();
     }
 }
 
@@ -73,7 +79,9 @@ async fn carry(
             biased;
             read = from_client.read(&mut call) => {
                 let bytes = match read { Ok(0) | Err(_) => return, Ok(length) => &call[..length] };
-                let found = wanted.lock().unwrap().take_if(|(call, _)| contains(bytes, call));
+                let found = wanted.lock().unwrap().take_if(|(call, _)| {
+                    !call.is_empty() && contains(bytes, call)
+                });
                 losing = losing.or(found.map(|(_, reply)| reply));
                 if to_server.write_all(bytes).await.is_err() {
                     return;
@@ -81,6 +89,11 @@ async fn carry(
             }
             read = from_server.read(&mut reply) => {
                 let bytes = match read { Ok(0) | Err(_) => return, Ok(length) => &reply[..length] };
+                // A call that blocks was made long ago: its reply alone says which it is.
+                let found = wanted.lock().unwrap().take_if(|(call, reply)| {
+                    call.is_empty() && contains(bytes, reply)
+                });
+                losing = losing.or(found.map(|(_, reply)| reply));
                 if losing.as_ref().is_some_and(|wanted| contains(bytes, wanted)) {
                     // It was carried out: both connections break, nobody is told.
                     lost.send_modify(|lost| *lost += 1);

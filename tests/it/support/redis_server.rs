@@ -92,10 +92,6 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
     /// SIGKILL: what was not on disk is gone.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -9,6 +9,8 @@ use tillroll::failure::{Class, Failure};
 use tillroll::renderer::{Readiness, Render, RenderFuture, RenderRequest, Rendered};
 use tokio::sync::watch;
 
+use super::rig::PATIENCE;
+
 /// See the module.
 pub(crate) struct Scripted {
     gate: watch::Sender<bool>,
@@ -52,7 +54,10 @@ impl Scripted {
 
     /// Waits until so many renders have begun.
     pub(crate) async fn wait_started(&self, count: usize) {
-        self.started.subscribe().wait_for(|started| started.len() >= count).await.unwrap();
+        let mut started = self.started.subscribe();
+        let enough = started.wait_for(|started| started.len() >= count);
+        let waited = tokio::time::timeout(PATIENCE, enough).await;
+        waited.expect("too few renders began").unwrap();
     }
 
     /// What the PDF of `html` is.
