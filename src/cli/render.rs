@@ -48,7 +48,7 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let targets = targets(&inputs, args.output.as_deref())?;
     let documents: Vec<Arc<str>> =
         inputs.iter().map(|input| input.read().map(Into::into)).collect::<Result<_, _>>()?;
-    let governor = parts::governor(session)?;
+    let governor = parts::governor(session, 0)?;
     super::runtime()?.block_on(async {
         let pool = Arc::new(parts::pool(session, governor.plan().slots)?);
         let result = match parts::ready(&pool).await {

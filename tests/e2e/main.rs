@@ -17,6 +17,8 @@
 
 mod chaos;
 mod command_line;
+mod doctor;
+mod embedded;
 mod languages;
 mod pages;
 #[allow(dead_code, reason = "shared with the `it` tests, which use more of it")]
