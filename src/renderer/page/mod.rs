@@ -10,7 +10,7 @@
 //! remembers style sheet, viewport and media, and sets only what is new.
 //!
 //! Nothing of a document is left for the next: scripts are off, what a `<meta>`
-//! could leave is disarmed ([`markup`](super::markup)), and
+//! could leave is disarmed (`markup`), and
 //! `Page.setDocumentContent` replaces the rest. Failures say whether the page
 //! took harm ([`Failed`]); the caller destroys one that did, and one whose
 //! render was abandoned.
