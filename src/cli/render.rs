@@ -128,6 +128,7 @@ async fn all(
                 let request = RenderRequest {
                     tenant: "cli".into(),
                     html,
+                    assets: Arc::default(),
                     options,
                     date: OffsetDateTime::now_utc(),
                 };

@@ -128,6 +128,7 @@ impl Attempt {
         let request = RenderRequest {
             tenant: job.name.tenant().into(),
             html: job.html.as_str().into(),
+            assets: job.assets.as_slice().into(),
             options: Arc::new(options),
             date: date(claimed.admitted_ms),
         };

@@ -22,7 +22,7 @@ impl Failed {
         Self { failure: Failure::new(class, code, message, remedy), page_is_sound: true }
     }
 
-    fn broken(class: Class, code: &'static str, message: String, remedy: &str) -> Self {
+    pub(super) fn broken(class: Class, code: &'static str, message: String, remedy: &str) -> Self {
         Self { failure: Failure::new(class, code, message, remedy), page_is_sound: false }
     }
 

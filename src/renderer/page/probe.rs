@@ -28,9 +28,34 @@ pub(super) const LOADED: &str = r"(async () => {
     ready: document.readyState === 'complete' && document.fonts.status === 'loaded'
       && images.every((i) => i.complete),
     images: images.filter((i) => i.complete && i.naturalWidth === 0)
-      .map((i) => name(i.getAttribute('src') || i.currentSrc)),
+      .map((i) => ({ name: name(i.getAttribute('src') || i.currentSrc), url: i.currentSrc || i.src })),
+    sheets: [...document.querySelectorAll('link[rel~=stylesheet i][href]')]
+      .filter((l) => !l.sheet && !l.disabled)
+      .map((l) => ({ name: name(l.getAttribute('href')), url: l.href })),
     fonts: fonts.filter((f) => f.status === 'error').map((f) => name(f.family)),
   };
+})()";
+
+/// In a document with assets: the base is for them, not for links. A link into
+/// the document stays one; one that the document gave a base of its own follows
+/// that; any other relative link leads nowhere, and becomes what it is without a
+/// base, a link that no PDF has.
+pub(super) const MEND_LINKS: &str = r"(() => {
+  const bases = [...document.querySelectorAll('base[href]')].map((b) => b.getAttribute('href'));
+  let own;
+  try { own = new URL(bases[1]).href; } catch { own = undefined; }
+  for (const link of document.querySelectorAll('a[href], area[href], svg a')) {
+    for (const name of ['href', 'xlink:href']) {
+      const href = link.getAttribute(name);
+      if (href === null || href.startsWith('#')) continue;
+      let relative;
+      try { new URL(href); relative = false; } catch { relative = true; }
+      if (!relative) continue;
+      let to = 'http://[';
+      if (own) try { to = new URL(href, own).href; } catch { to = 'http://['; }
+      link.setAttribute(name, to);
+    }
+  }
 })()";
 
 /// The margins that the document's `@page` rules give to the first page, in
@@ -109,8 +134,16 @@ pub(super) fn adopt(css: &str) -> String {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Loaded {
     pub(super) ready: bool,
-    images: Vec<String>,
+    images: Vec<Source>,
+    sheets: Vec<Source>,
     fonts: Vec<String>,
+}
+
+/// Where something should have come from: in the document's words, and in full.
+#[derive(Debug, Deserialize)]
+struct Source {
+    name: String,
+    url: String,
 }
 
 /// The answer to [`MARGINS`].
@@ -123,15 +156,30 @@ pub(super) struct PageMargins {
 }
 
 impl Loaded {
-    /// What a person should know.
-    pub(super) fn warnings(&self) -> Vec<Warning> {
+    /// What a person should know, except of URLs that are `named` otherwise.
+    pub(super) fn warnings(&self, named: impl Fn(&str) -> bool) -> Vec<Warning> {
+        let unnamed = |sources: &[Source]| -> Vec<String> {
+            let left = sources.iter().filter(|source| !named(&source.url));
+            left.map(|source| source.name.clone()).collect()
+        };
         let mut warnings = Vec::new();
-        if !self.images.is_empty() {
+        let images = unnamed(&self.images);
+        if !images.is_empty() {
             warnings.push(Warning {
                 code: "image_missing",
-                message: format!("no picture came from {}", list(&self.images)),
-                remedy: "put images into the document as data: URLs; a document has no network \
-                         and no files"
+                message: format!("no picture came from {}", list(&images)),
+                remedy: "send images with the job (`assets`) and use relative URLs, or data: \
+                         URLs; a document has no network and no files"
+                    .into(),
+            });
+        }
+        let sheets = unnamed(&self.sheets);
+        if !sheets.is_empty() {
+            warnings.push(Warning {
+                code: "stylesheet_missing",
+                message: format!("no style sheet came from {}", list(&sheets)),
+                remedy: "send style sheets with the job (`assets`) and use relative URLs, or put \
+                         them into <style>"
                     .into(),
             });
         }
@@ -139,7 +187,8 @@ impl Loaded {
             warnings.push(Warning {
                 code: "font_missing",
                 message: format!("no font came for {}", list(&self.fonts)),
-                remedy: "put fonts into the document as data: URLs, or install them on the worker"
+                remedy: "send fonts with the job (`assets`) and use relative URLs, or data: URLs, \
+                         or install them on the worker"
                     .into(),
             });
         }
@@ -156,7 +205,7 @@ pub(super) fn still_loading() -> Warning {
         code: "still_loading",
         message: "images, fonts or style sheets were still loading when the document was printed"
             .into(),
-        remedy: "put them into the document as data: URLs; a document has no network".into(),
+        remedy: "make them smaller or fewer, or give the job more time (`timeout_ms`)".into(),
     }
 }
 
@@ -190,9 +239,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_but_not_without_end() {
-        let images = (0..8).map(|n| format!("{n}.png")).collect();
-        let loaded = Loaded { ready: true, images, fonts: vec!["Till".into()] };
-        let warnings = loaded.warnings();
+        let source = |n: usize| Source { name: format!("{n}.png"), url: format!("x:{n}") };
+        let images = (0..9).map(source).collect();
+        let (sheets, fonts) = (vec![], vec!["Till".into()]);
+        let loaded = Loaded { ready: true, images, sheets, fonts };
+        let warnings = loaded.warnings(|url| url == "x:8");
         assert_eq!(warnings.len(), 2);
         assert!(warnings[0].message.ends_with("0.png, 1.png, 2.png, 3.png, 4.png, 3 more"));
         assert_eq!(warnings[1].code, "font_missing");
