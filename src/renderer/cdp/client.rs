@@ -24,7 +24,7 @@ use super::frame::{self, FrameDecoder, Message, OUTGOING_LIMIT};
 use super::session::{Event, RawReply, Route, Session};
 
 /// The largest frame we read from Chromium, in bytes: a PDF of 380 MB.
-pub const FRAME_LIMIT: usize = 512 * 1024 * 1024;
+pub const FRAME_LIMIT: usize = 192 * 1024 * 1024;
 
 /// Commands waiting for the writer. Few are ever: two calls a receipt.
 const OUTGOING_QUEUE: usize = 64;
