@@ -5,15 +5,14 @@
 //! right after the doctype. What the document then asks for is answered from
 //! memory; `.invalid` resolves nowhere (RFC 2606).
 //!
-//! The origin is a digest of the document and of all its assets. So no two
-//! jobs share one unless they are the same, byte for byte: a page keeps what it
-//! loaded, under its URL, for the documents after it. And the same job gives the
-//! same bytes, in whatever way the origin may show in them.
+//! The origin is a new one for each render. A page keeps what it loaded, under
+//! its URL, for the documents after it: nothing of one job may be there for the
+//! next, and a picture that is still decoded is even printed with other commands
+//! than a new one (seen: the colour behind an opaque background is left out).
+//! The PDF does not show the origin: links that would are mended before.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
 use std::sync::Arc;
-
-use sha2::{Digest, Sha256};
 
 use crate::job::Asset;
 
@@ -39,28 +38,9 @@ pub(crate) enum Found<'a> {
 }
 
 impl Shelf {
-    /// The assets of a job with the document `html`.
-    pub(crate) fn of(html: &str, assets: &Arc<[Asset]>) -> Self {
-        let mut digest = Sha256::new();
-        let mut add = |bytes: &[u8]| {
-            // Lengths first, so that no two lists run into the same bytes.
-            digest.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
-            digest.update(bytes);
-        };
-        add(html.as_bytes());
-        for asset in assets.iter() {
-            add(asset.name.as_bytes());
-            add(asset.media_type.as_bytes());
-            add(&asset.bytes);
-        }
-        let mut origin = String::from("https://");
-        for byte in digest.finalize().iter().take(16) {
-            // Writing into a String cannot fail.
-            if write!(origin, "{byte:02x}").is_err() {
-                break;
-            }
-        }
-        origin.push_str(".invalid/");
+    /// The assets of a job, under an origin that was never there before.
+    pub(crate) fn of(assets: &Arc<[Asset]>) -> Self {
+        let origin = format!("https://{:032x}.invalid/", rand::random::<u128>());
         Self { origin, assets: Arc::clone(assets) }
     }
 
@@ -69,9 +49,10 @@ impl Shelf {
         &self.origin
     }
 
-    /// Whether a style sheet among them may have `@page` rules.
-    pub(crate) fn has_style_sheet(&self) -> bool {
-        self.assets.iter().any(|asset| asset.media_type == "text/css")
+    /// The style sheets among them, by name.
+    pub(crate) fn style_sheets(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+        let sheets = self.assets.iter().filter(|asset| asset.media_type == "text/css");
+        sheets.map(|asset| (asset.name.as_str(), String::from_utf8_lossy(&asset.bytes)))
     }
 
     /// The document with a base. It stands before everything but the doctype,
@@ -100,26 +81,29 @@ impl Shelf {
         }
     }
 
-    /// A URL for a message: of ours the path, without what may be secret in a
-    /// query, and not without end.
+    /// A URL for a message; of ours the path.
     pub(crate) fn shown(&self, url: &str) -> String {
-        let url = url.strip_prefix(&self.origin).unwrap_or(url);
-        let url = url.split(['?', '#']).next().unwrap_or_default();
-        // A name and a password may stand before the host.
-        let url = match url.split_once("://") {
-            Some((scheme, rest)) => {
-                let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-                let host = authority.rsplit('@').next().unwrap_or_default();
-                format!("{scheme}://{host}{path}")
-            }
-            None => url.to_owned(),
-        };
-        if url.chars().count() <= SHOWN {
-            return url;
-        }
-        let head: String = url.chars().take(SHOWN).collect();
-        format!("{head}…")
+        shown(url.strip_prefix(&self.origin).unwrap_or(url))
     }
+}
+
+/// A URL for a message, without what may be secret in it, and not without end.
+pub(crate) fn shown(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    // A name and a password may stand before the host.
+    let url = match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{host}{path}")
+        }
+        None => url.to_owned(),
+    };
+    if url.chars().count() <= SHOWN {
+        return url;
+    }
+    let head: String = url.chars().take(SHOWN).collect();
+    format!("{head}…")
 }
 
 /// Where the doctype ends, or 0 where a parser finds none. Before it, only white
@@ -169,15 +153,13 @@ mod tests {
             bytes: name.as_bytes().to_vec().into(),
         };
         let assets: Vec<Asset> = names.iter().map(asset).collect();
-        Shelf::of("<p>", &assets.into())
+        Shelf::of(&assets.into())
     }
 
     #[test]
-    fn every_job_has_an_origin_of_its_own_and_the_same_job_the_same() {
-        let one = shelf(&["a.png", "b.png"]);
-        assert_eq!(one.origin(), shelf(&["a.png", "b.png"]).origin());
-        assert_ne!(one.origin(), shelf(&["b.png", "a.png"]).origin());
-        assert_ne!(one.origin(), Shelf::of("<p> ", &one.assets).origin());
+    fn every_render_has_an_origin_of_its_own() {
+        let one = shelf(&["a.png"]);
+        assert_ne!(one.origin(), shelf(&["a.png"]).origin());
         assert_eq!(one.origin().len(), "https://".len() + 32 + ".invalid/".len());
     }
 

@@ -101,6 +101,12 @@ impl Connection {
         self.shared.lock().closed.clone()
     }
 
+    /// How many commands were given so far.
+    #[must_use]
+    pub fn commands(&self) -> u64 {
+        self.shared.lock().next_id
+    }
+
     /// Ends it: pending calls fail with `reason`, unless it had ended before.
     pub fn close(&self, reason: CloseReason) {
         self.shared.close(reason);

@@ -175,8 +175,9 @@ impl Server<'_> {
         let id = &*paused.request_id;
         let url = &*paused.request.url;
         let left = deadline.saturating_duration_since(Instant::now());
+        let is_frame = paused.resource_type == "Document";
         let answered = match self.shelf.find(url) {
-            Found::Asset(asset) if paused.resource_type != "Document" => {
+            Found::Asset(asset) if !is_frame => {
                 let content_type = match asset.media_type {
                     "text/css" => "text/css; charset=utf-8",
                     other => other,
@@ -195,8 +196,10 @@ impl Server<'_> {
             }
             found => {
                 let shown = self.shelf.shown(url);
-                let list =
-                    if found == Found::Missing { &mut self.missing } else { &mut self.refused };
+                let list = match found {
+                    Found::Missing if !is_frame => &mut self.missing,
+                    _ => &mut self.refused,
+                };
                 if !list.contains(&shown) && list.len() <= NAMED {
                     list.push(shown);
                 }

@@ -23,6 +23,7 @@ mod fetch;
 mod finish;
 mod probe;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +75,8 @@ struct Run<'a> {
     deadline: Instant,
     /// Of a job with assets.
     traffic: Option<fetch::Traffic>,
+    /// Its style sheets, where they may have `@page` rules.
+    sheets: BTreeMap<String, String>,
     loaded: Option<probe::Loaded>,
     warnings: Vec<Warning>,
 }
@@ -147,6 +150,7 @@ impl Page {
             options: &options,
             deadline,
             traffic: None,
+            sheets: BTreeMap::new(),
             loaded: None,
             warnings: Vec::new(),
         };
@@ -154,7 +158,7 @@ impl Page {
             let has_page_rules = markup::has_page_rules(&html);
             return run.alone(request, &html, has_page_rules).await;
         }
-        let shelf = Shelf::of(&html, &request.assets);
+        let shelf = Shelf::of(&request.assets);
         run.with_assets(request, &html, &shelf).await
     }
 }
@@ -185,7 +189,10 @@ impl Run<'_> {
         let opened = fetch::open(&session, shelf, deadline).await;
         let (mut server, traffic) = opened.map_err(|error| self.failed(&error))?;
         self.traffic = Some(traffic);
-        let has_page_rules = shelf.has_style_sheet() || markup::has_page_rules(html);
+        let sheets = shelf.style_sheets().map(|(name, css)| (name.to_owned(), css.into_owned()));
+        self.sheets = sheets.collect();
+        let in_sheets = self.sheets.values().any(|css| markup::has_page_rules(css));
+        let has_page_rules = in_sheets || markup::has_page_rules(html);
         let html = shelf.with_base(html);
         let result = tokio::select! {
             result = self.render(request, &html, has_page_rules, true) => result,
@@ -297,7 +304,7 @@ impl Run<'_> {
         date: OffsetDateTime,
     ) -> Result<(Vec<u8>, usize), Failed> {
         if has_page_rules && self.options.margin.is_none() {
-            let found: probe::PageMargins = self.evaluate(probe::MARGINS).await?;
+            let found: probe::PageMargins = self.evaluate(&probe::margins(&self.sheets)).await?;
             plan = plan.with_margins(margins(&found));
             if !plan.has_room() {
                 return Err(Failed::margin_too_large());

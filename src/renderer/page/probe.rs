@@ -4,9 +4,11 @@
 //! Timers and event listeners do not fire in such a page, promises do. So an
 //! expression answers at once with what it sees, and is asked again.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
-use crate::renderer::Warning;
+use crate::renderer::{Warning, assets};
 
 /// How many sources a warning names.
 const NAMED: usize = 5;
@@ -59,17 +61,42 @@ pub(super) const MEND_LINKS: &str = r"(() => {
 })()";
 
 /// The margins that the document's `@page` rules give to the first page, in
-/// CSS pixels. What follows the size of the page or of a font is left out.
-pub(super) const MARGINS: &str = r"(() => {
+/// CSS pixels. What follows the size of the page or of a font is left out. A
+/// style sheet that is an asset cannot be looked into: it comes from another
+/// origin than the document. So its text is read once more, from `assets`.
+const MARGINS: &str = r"((assets) => {
   const found = [{}, {}, {}];
   const rank = { '': 0, ':right': 1, ':first': 2 };
   const applies = (media) => !media || !media.mediaText || matchMedia(media.mediaText).matches;
   const pixels = (text) => {
     try { return CSSNumericValue.parse(text).to('px').value; } catch { return undefined; }
   };
+  const textOf = (url) => {
+    let path;
+    try { path = new URL(url).pathname.slice(1); } catch { return undefined; }
+    for (;;) {
+      if (Object.hasOwn(assets, path)) return assets[path];
+      const slash = path.indexOf('/');
+      if (slash < 0) return undefined;
+      path = path.slice(slash + 1);
+    }
+  };
+  const walkAsset = (url, depth) => {
+    const text = textOf(url);
+    if (text === undefined || depth > 8) return;
+    const bare = text.replace(/\/\*[\s\S]*?\*\//g, ' ');
+    const imports = /@import\s*(?:url\()?\s*['\x22]?([^'\x22)\s;]+)['\x22]?\s*\)?([^;]*);/gi;
+    for (const [, to, media] of bare.matchAll(imports)) {
+      if (media.trim() && !matchMedia(media).matches) continue;
+      try { walkAsset(new URL(to, url).href, depth + 1); } catch { continue; }
+    }
+    const copy = new CSSStyleSheet();
+    copy.replaceSync(text);
+    walk(copy);
+  };
   const walk = (sheet) => {
     let rules;
-    try { rules = sheet.cssRules; } catch { return; }
+    try { rules = sheet.cssRules; } catch { walkAsset(sheet.href, 0); return; }
     for (const rule of rules) {
       if (rule instanceof CSSPageRule) {
         const into = found[rank[rule.selectorText]];
@@ -89,7 +116,7 @@ pub(super) const MARGINS: &str = r"(() => {
     if (!sheet.disabled && applies(sheet.media)) walk(sheet);
   }
   return Object.assign({}, ...found);
-})()";
+})";
 
 /// Remembers every element's asked-for height, on the document's own root, so
 /// that it goes with the document.
@@ -117,6 +144,15 @@ pub(super) const RELEASE_HEIGHTS: &str = r"(() => {
   delete document.documentElement.tillroll;
   return released;
 })()";
+
+/// The expression for the margins of a document with these style sheets as assets.
+pub(super) fn margins(sheets: &BTreeMap<String, String>) -> String {
+    let mut assets = serde_json::Map::new();
+    for (name, css) in sheets {
+        assets.insert(name.clone(), css.as_str().into());
+    }
+    format!("{MARGINS}({})", serde_json::Value::Object(assets))
+}
 
 /// The expression that gives the page our style sheet, or takes it away.
 pub(super) fn adopt(css: &str) -> String {
@@ -160,7 +196,7 @@ impl Loaded {
     pub(super) fn warnings(&self, named: impl Fn(&str) -> bool) -> Vec<Warning> {
         let unnamed = |sources: &[Source]| -> Vec<String> {
             let left = sources.iter().filter(|source| !named(&source.url));
-            left.map(|source| source.name.clone()).collect()
+            left.map(|source| assets::shown(&source.name)).collect()
         };
         let mut warnings = Vec::new();
         let images = unnamed(&self.images);
