@@ -10,6 +10,7 @@ pub mod demo;
 pub mod enqueue;
 pub mod exit;
 pub mod files;
+pub mod generate;
 pub mod options;
 mod parts;
 pub mod render;
@@ -85,6 +86,12 @@ pub enum Verb {
     Demo(demo::Args),
     /// Show or check the configuration
     Config(config::Args),
+    /// Print a script that completes this command line in a shell
+    ///
+    /// For instance: tillroll completions bash >/etc/bash_completion.d/tillroll
+    Completions(generate::Completions),
+    /// Write manual pages, one for each verb
+    Man(generate::Man),
 }
 
 impl Verb {
@@ -92,9 +99,7 @@ impl Verb {
     fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
         match self {
             Self::Worker(args) => args.flags(),
-            Self::Render(_) | Self::Enqueue(_) | Self::Status | Self::Demo(_) | Self::Config(_) => {
-                Vec::new()
-            }
+            _ => Vec::new(),
         }
     }
 
@@ -106,6 +111,8 @@ impl Verb {
             Self::Status => status::run(session),
             Self::Demo(args) => demo::run(args, session),
             Self::Config(args) => config::run(args, session),
+            Self::Completions(args) => generate::completions(args),
+            Self::Man(args) => generate::man(args, session),
         }
     }
 }
