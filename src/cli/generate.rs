@@ -66,12 +66,14 @@ fn pages(
 ) -> Result<(), Failure> {
     let path = dir.join(format!("{name}.1"));
     let mut page = Vec::new();
-    clap_mangen::Man::new(command.clone()).title(name.to_uppercase()).render(&mut page).map_err(
-        |error| {
+    clap_mangen::Man::new(command.clone())
+        .title(name.to_uppercase())
+        .source(concat!("tillroll ", env!("CARGO_PKG_VERSION")))
+        .render(&mut page)
+        .map_err(|error| {
             let fix = "this is a bug: please report it";
             Failure::new(Exit::Bug, format!("writing {}", path.display()), error, fix)
-        },
-    )?;
+        })?;
     files::write(&path, &page)?;
     written.push(path);
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {

@@ -33,6 +33,7 @@ pub(super) fn governor(session: &Session) -> Result<Governor, Failure> {
         per_render: config.memory.per_render.bytes(),
         slots: config.worker.concurrency.slots(cores),
     };
+    let settings = super::backend::memory(session, settings);
     Governor::new(probe, settings).map_err(|error| match &error {
         GovernorError::TooSmall(small) => {
             Failure::new(Exit::Unavailable, what, small, small.remedy())

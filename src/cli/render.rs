@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
+use super::backend::Backend;
 use super::exit::{Exit, Failure, print};
 use super::files::{self, Input};
 use super::options::PrintFlags;
 use super::{Session, parts};
 use crate::job::RenderOptions;
 use crate::memory::Governor;
-use crate::pool::Pool;
-use crate::renderer::{Render, RenderRequest, Rendered};
+use crate::renderer::{RenderRequest, Rendered};
 
 /// Turns HTML files into PDFs, without any Redis
 #[derive(Debug, clap::Args)]
@@ -50,12 +50,12 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         inputs.iter().map(|input| input.read().map(Into::into)).collect::<Result<_, _>>()?;
     let governor = parts::governor(session)?;
     super::runtime()?.block_on(async {
-        let pool = Arc::new(parts::pool(session, governor.plan().slots)?);
-        let result = match parts::ready(&pool).await {
-            Ok(()) => all(&pool, &governor, &documents, &options, &inputs, &targets).await,
+        let backend = Backend::start(session, governor.plan().slots)?;
+        let result = match backend.ready().await {
+            Ok(()) => all(&backend, &governor, &documents, &options, &inputs, &targets).await,
             Err(failure) => Err(failure),
         };
-        pool.close().await;
+        backend.close().await;
         report(session, result?)
     })
 }
@@ -109,7 +109,7 @@ struct Line {
 
 /// Renders all documents, as many at once as memory allows.
 async fn all(
-    pool: &Arc<Pool>,
+    backend: &Backend,
     governor: &Governor,
     documents: &[Arc<str>],
     options: &Arc<RenderOptions>,
@@ -123,7 +123,8 @@ async fn all(
     loop {
         while running.len() < governor.slots() {
             let Some((index, html)) = waiting.next() else { break };
-            let (pool, html, options) = (Arc::clone(pool), Arc::clone(html), Arc::clone(options));
+            let (renderer, html, options) =
+                (backend.renderer(), Arc::clone(html), Arc::clone(options));
             running.spawn(async move {
                 let request = RenderRequest {
                     tenant: "cli".into(),
@@ -132,7 +133,7 @@ async fn all(
                     date: OffsetDateTime::now_utc(),
                 };
                 let started = tokio::time::Instant::now();
-                let outcome = pool.render(request).await;
+                let outcome = renderer.render(request).await;
                 (index, started.elapsed().as_millis(), outcome)
             });
         }

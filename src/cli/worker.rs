@@ -4,17 +4,16 @@
 //! configuration, memory, engine and jail, Redis, a first browser; then the
 //! worker runs until a signal ends it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use super::backend::Backend;
 use super::exit::{Exit, Failure};
 use super::{Session, parts, signals};
 use crate::http::{self, Pages};
 use crate::metrics::Exporter;
 use crate::queue::{Queue, QueueConfig};
-use crate::renderer::Render;
 use crate::worker::{Settings, Snapshot, Worker};
 
 /// Redis counts as away when it does not answer within this.
@@ -32,6 +31,10 @@ pub struct Args {
     /// Documents that render at once, if memory allows: a number, or auto (cores + 1)
     #[arg(long, value_name = "N")]
     pub concurrency: Option<String>,
+    /// What renders: chromium, or null (checks every job and answers with the same
+    /// page, without Chromium: for tests of other programs and for measuring the queue)
+    #[arg(long, value_name = "KIND")]
+    pub renderer: Option<String>,
 }
 
 impl Args {
@@ -40,6 +43,7 @@ impl Args {
         [
             ("--memory", "memory.limit", &self.memory),
             ("--concurrency", "worker.concurrency", &self.concurrency),
+            ("--renderer", "renderer.kind", &self.renderer),
         ]
         .into_iter()
         .filter_map(|(flag, key, value)| value.clone().map(|value| (flag, key, value)))
@@ -65,7 +69,7 @@ pub fn run(session: &Session) -> Result<(), Failure> {
             )
         })?;
         let id = worker_id();
-        let pool = Arc::new(parts::pool(session, governor.plan().contexts)?);
+        let backend = Backend::start(session, governor.plan().contexts)?;
         let queue_config = QueueConfig {
             url,
             queue: config.queue.name.as_str().to_owned(),
@@ -83,13 +87,13 @@ pub fn run(session: &Session) -> Result<(), Failure> {
         });
         // Whatever is missing: no browser may be left behind.
         let started = match connected {
-            Ok(queue) => parts::ready(&pool).await.map(|()| queue),
+            Ok(queue) => backend.ready().await.map(|()| queue),
             Err(failure) => Err(failure),
         };
         let queue = match started {
             Ok(queue) => queue,
             Err(failure) => {
-                pool.close().await;
+                backend.close().await;
                 return Err(failure);
             }
         };
@@ -102,7 +106,8 @@ pub fn run(session: &Session) -> Result<(), Failure> {
             slots = plan.slots,
             contexts = plan.contexts,
             memory.budget_bytes = plan.budget,
-            browser = pool.status().version.as_deref(),
+            renderer = backend.renderer().kind(),
+            browser = backend.version(),
             "ready"
         );
         let settings = Settings {
@@ -111,9 +116,9 @@ pub fn run(session: &Session) -> Result<(), Failure> {
             drain: config.drain.timeout,
             max_timeout: config.renderer.timeout,
         };
-        let renderer: Arc<dyn Render> = Arc::clone(&pool) as Arc<dyn Render>;
-        let totals = Worker::new(queue, renderer, governor, settings, stop, snapshot).run().await;
-        pool.close().await;
+        let totals =
+            Worker::new(queue, backend.renderer(), governor, settings, stop, snapshot).run().await;
+        backend.close().await;
         if let Some((stop_pages, pages)) = pages {
             // The pages may have failed and gone already.
             if stop_pages.send(()).is_ok()

@@ -19,6 +19,7 @@ pub mod jail;
 mod launch;
 pub mod launcher;
 mod markup;
+pub mod null;
 pub mod page;
 pub mod paper;
 pub mod pdf;
@@ -78,4 +79,9 @@ pub trait Render: Send + Sync + 'static {
 
     /// Whether it can take work now, or why not; changes as browsers come and go.
     fn readiness(&self) -> tokio::sync::watch::Receiver<Readiness>;
+
+    /// What it is called in status: `chromium`, or what stands in for it.
+    fn kind(&self) -> &'static str {
+        "chromium"
+    }
 }
