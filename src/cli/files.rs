@@ -22,6 +22,22 @@ impl Input {
         if path.as_os_str() == "-" { Self::Stdin } else { Self::File(path.to_owned()) }
     }
 
+    /// What a user typed, with the .html files of each directory in its place.
+    ///
+    /// # Errors
+    /// Where a directory cannot be listed, or has no such file.
+    pub fn all(paths: &[PathBuf]) -> Result<Vec<Self>, Failure> {
+        let mut inputs = Vec::with_capacity(paths.len());
+        for path in paths {
+            if path.is_dir() {
+                inputs.extend(documents(path)?.into_iter().map(Self::File));
+            } else {
+                inputs.push(Self::new(path));
+            }
+        }
+        Ok(inputs)
+    }
+
     /// What it is called in messages.
     #[must_use]
     pub fn shown(&self) -> String {
@@ -93,6 +109,44 @@ impl Input {
         }
         Ok(text)
     }
+}
+
+/// The .html and .htm files of a directory, not of those in it, by name.
+fn documents(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |why: String, fix: &str| {
+        Failure::new(Exit::Document, format!("reading {}", dir.display()), why, fix)
+    };
+    let entries = std::fs::read_dir(dir)
+        .map_err(|error| failed(error.to_string(), "check the directory's permissions"))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry
+            .map_err(|error| failed(error.to_string(), "check the directory and its disk"))?
+            .path();
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        if ["html", "htm"].contains(&ending.to_ascii_lowercase().as_str()) {
+            found.push(path);
+        }
+    }
+    if found.is_empty() {
+        return Err(failed(
+            "there is no .html file in it".to_owned(),
+            "name the files, or the directory that they are in",
+        ));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Makes a directory for results, with those above it.
+///
+/// # Errors
+/// Where that is not allowed, or a file is in its place.
+pub fn make_dir(dir: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(dir).map_err(|error| {
+        let fix = "choose a directory that you may write to";
+        Failure::new(Exit::Unexpected, format!("making {}", dir.display()), error, fix)
+    })
 }
 
 /// Writes a PDF, whole or not at all: into a file beside it first, then renamed.

@@ -41,10 +41,7 @@ pub fn completions(args: &Completions) -> Result<(), Failure> {
 /// # Errors
 /// Where the directory cannot be written.
 pub fn man(args: &Man, session: &Session) -> Result<(), Failure> {
-    std::fs::create_dir_all(&args.dir).map_err(|error| {
-        let fix = "choose a directory that you may write to";
-        Failure::new(Exit::Unexpected, format!("making {}", args.dir.display()), error, fix)
-    })?;
+    files::make_dir(&args.dir)?;
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     let mut written = Vec::new();

@@ -9,9 +9,11 @@ mod backend;
 pub mod config;
 pub mod demo;
 pub mod enqueue;
+pub mod events;
 pub mod exit;
 pub mod files;
 pub mod generate;
+pub mod job;
 pub mod options;
 mod parts;
 pub mod render;
@@ -82,6 +84,10 @@ pub enum Verb {
     Enqueue(Box<enqueue::Args>),
     /// Show what the queue holds and which workers live
     Status,
+    /// Follow what happens in the queue, a line each
+    Events(events::Args),
+    /// Show what became of one job
+    Job(job::Args),
     /// Render sample receipts through the queue; `make demo` calls it
     #[command(hide = true)]
     Demo(demo::Args),
@@ -110,6 +116,8 @@ impl Verb {
             Self::Render(args) => render::run(args, session),
             Self::Enqueue(args) => enqueue::run(args, session),
             Self::Status => status::run(session),
+            Self::Events(args) => events::run(args, session),
+            Self::Job(args) => job::run(args, session),
             Self::Demo(args) => demo::run(args, session),
             Self::Config(args) => config::run(args, session),
             Self::Completions(args) => generate::completions(args),
