@@ -12,6 +12,9 @@ use crate::queue::QueueError;
 /// A reply above this is not fetched to read its first line.
 const LARGEST_REPLY_READ: u64 = 4 * 1024 * 1024;
 
+type Fields = HashMap<String, String>;
+type Score = Option<f64>;
+
 /// Where a job is in its life, as far as the queue knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -141,29 +144,34 @@ impl Client {
     pub async fn status(&self, name: &Name) -> Result<Record, QueueError> {
         let keys = self.keys();
         let shown = name.to_string();
+        let mut connection = self.connection().await?;
+        let (time, fields, ttl, due, lease): ((u64, u64), Fields, i64, Score, Score) = pipe()
+            .cmd("TIME")
+            .cmd("HGETALL")
+            .arg(keys.job(name))
+            .cmd("PTTL")
+            .arg(keys.job(name))
+            .cmd("ZSCORE")
+            .arg(keys.delayed())
+            .arg(&shown)
+            .cmd("ZSCORE")
+            .arg(keys.leased())
+            .arg(&shown)
+            .query_async(&mut connection)
+            .await?;
         let held = [keys.document(name), keys.reply(name), keys.pdf(name)];
         let mut questions = pipe();
-        questions.cmd("TIME").cmd("HGETALL").arg(keys.job(name)).cmd("PTTL").arg(keys.job(name));
-        questions.cmd("ZSCORE").arg(keys.delayed()).arg(&shown);
-        questions.cmd("ZSCORE").arg(keys.leased()).arg(&shown);
         for key in &held {
             questions.cmd("MEMORY").arg("USAGE").arg(key).cmd("PTTL").arg(key);
         }
-        type Size = Option<u64>;
-        let (time, fields, ttl, due, lease, document, document_ttl, reply, reply_ttl, pdf, pdf_ttl): (
-            (u64, u64),
-            HashMap<String, String>,
-            i64,
-            Option<f64>,
-            Option<f64>,
-            Size,
-            i64,
-            Size,
-            i64,
-            Size,
-            i64,
-        ) = questions.query_async(&mut self.connection().await?).await?;
-        let sizes = [(document, document_ttl), (reply, reply_ttl), (pdf, pdf_ttl)];
+        let sizes: [(Option<u64>, i64); 3] = {
+            let [a, b, c, d, e, f]: [Option<i64>; 6] =
+                questions.query_async(&mut connection).await?;
+            let size = |bytes: Option<i64>| bytes.and_then(|bytes| u64::try_from(bytes).ok());
+            [(size(a), b.unwrap_or(-2)), (size(c), d.unwrap_or(-2)), (size(e), f.unwrap_or(-2))]
+        };
+        // outcome() asks again, and the pool may have one connection only.
+        drop(connection);
         let mut held = held.into_iter().zip(sizes).map(|(key, (bytes, ttl))| {
             bytes.map(|bytes| Held { key, bytes, ttl_ms: positive(ttl) })
         });
