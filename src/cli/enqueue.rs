@@ -40,7 +40,7 @@ pub struct Args {
     /// How long to wait for all replies, like 60s
     #[arg(long, default_value = "60s", value_name = "DURATION", requires = "wait")]
     timeout: String,
-    /// Write the PDFs here, as <id>.pdf; implies --wait
+    /// Write the PDFs here, as ID.pdf; implies --wait
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]

@@ -8,6 +8,7 @@
 mod backend;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod enqueue;
 pub mod events;
 pub mod exit;
@@ -28,6 +29,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::values::RedisUrl;
 use crate::config::{Given, Loaded, load};
+use crate::queue::embedded::{self, EmbeddedError};
 use exit::{Exit, Failure};
 
 /// Turns receipt HTML into PDFs: a Redis queue, jailed Chromium, bounded memory
@@ -52,8 +54,8 @@ pub struct Cli {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of all verbs")]
 struct Shared {
-    /// Where the queue lives: redis://HOST:PORT/DB, redis://USER:PASSWORD@HOST, or
-    /// unix:///PATH; TILLROLL_REDIS__URL and REDIS_URL keep a password out of `ps`
+    /// Where the queue lives: redis://HOST:PORT/DB, redis://USER:PASSWORD@HOST,
+    /// unix:///PATH, or embedded (a private one); TILLROLL_REDIS__URL and REDIS_URL keep a password out of `ps`
     #[arg(long, global = true, value_name = "URL")]
     redis: Option<String>,
     /// Name of the queue
@@ -91,6 +93,12 @@ pub enum Verb {
     /// Render sample receipts through the queue; `make demo` calls it
     #[command(hide = true)]
     Demo(demo::Args),
+    /// Check this machine and its Redis: engine, jail, fonts, memory, disk
+    ///
+    /// Every check tries the thing itself. Exit code 0 if nothing failed (warnings
+    /// are allowed), 69 if something that is needed is missing. With --json:
+    /// {"v", "verdict", "checks": [{"check", "verdict", "what", "remedy"}]}.
+    Doctor,
     /// Show or check the configuration
     Config(config::Args),
     /// Print a script that completes this command line in a shell
@@ -119,6 +127,7 @@ impl Verb {
             Self::Events(args) => events::run(args, session),
             Self::Job(args) => job::run(args, session),
             Self::Demo(args) => demo::run(args, session),
+            Self::Doctor => doctor::run(session),
             Self::Config(args) => config::run(args, session),
             Self::Completions(args) => generate::completions(args),
             Self::Man(args) => generate::man(args, session),
@@ -140,21 +149,69 @@ pub struct Session {
 }
 
 impl Session {
-    /// Where the queue lives, for the verbs that need one.
+    /// Where the queue lives, for the verbs that need one. An embedded Redis is
+    /// found by its state directory: it must run.
     ///
     /// # Errors
-    /// When nobody said so: there is no default, on purpose.
-    pub fn redis_url(&self) -> Result<&RedisUrl, Failure> {
+    /// When nobody said so (there is no default, on purpose), or no embedded
+    /// Redis runs.
+    pub fn redis_url(&self) -> Result<RedisUrl, Failure> {
+        let named = self.named_redis()?;
+        if !named.is_embedded() {
+            return Ok(named.clone());
+        }
+        let url = embedded::find(&self.loaded.config.state.dir);
+        url.map(RedisUrl::known).map_err(|error| embedded_failure("finding", &error))
+    }
+
+    /// How the worker starts or joins the embedded Redis; `None` where another
+    /// one is named.
+    ///
+    /// # Errors
+    /// When none is named at all.
+    pub fn embedded(&self) -> Result<Option<embedded::Options>, Failure> {
+        let config = &self.loaded.config;
+        Ok(self.named_redis()?.is_embedded().then(|| embedded::Options {
+            state_dir: config.state.dir.clone(),
+            maxmemory: config.redis.maxmemory.bytes(),
+            search: self.server_dirs(),
+        }))
+    }
+
+    /// Where servers are looked for: `PATH`, and the directories that an
+    /// ordinary user's `PATH` leaves out.
+    fn server_dirs(&self) -> Vec<PathBuf> {
+        let more = ["/usr/local/bin", "/usr/bin", "/usr/local/sbin", "/usr/sbin"];
+        let mut dirs = self.path_dirs.clone();
+        for dir in more.map(PathBuf::from) {
+            if !dirs.contains(&dir) {
+                dirs.push(dir);
+            }
+        }
+        dirs
+    }
+
+    fn named_redis(&self) -> Result<&RedisUrl, Failure> {
         self.loaded.config.redis.url.as_ref().ok_or_else(|| {
             Failure::new(
                 Exit::Config,
                 "finding the queue",
                 "no Redis is named",
                 "give --redis URL, set TILLROLL_REDIS__URL or REDIS_URL, or set redis.url in the \
-                 file of --config",
+                 file of --config; --redis embedded is a private one",
             )
         })
     }
+}
+
+/// The error of an embedded Redis as a verb's: `doing` is "starting", "finding", "leaving".
+pub(crate) fn embedded_failure(doing: &str, error: &EmbeddedError) -> Failure {
+    let exit = match error {
+        EmbeddedError::NotOurs { .. } | EmbeddedError::Open { .. } => Exit::Config,
+        _ => Exit::Unavailable,
+    };
+    let what = format!("{doing} the embedded Redis");
+    Failure::new(exit, what, crate::worker::chain(error), error.remedy())
 }
 
 /// Rows under headings, columns aligned; the first is left-aligned, numbers need no more.
@@ -256,9 +313,22 @@ mod tests {
                 path_dirs: Vec::new(),
             }
         };
-        let failure = session(&[]).redis_url().unwrap_err().clone();
+        let failure = session(&[]).redis_url().unwrap_err();
         assert_eq!(failure.exit, Exit::Config);
         assert!(failure.fix.contains("--redis") && failure.fix.contains("REDIS_URL"));
         assert!(session(&["redis.url=redis://h"]).redis_url().is_ok());
+    }
+
+    #[test]
+    fn an_embedded_redis_that_does_not_run_is_not_found() {
+        let parent = tempfile::tempdir().unwrap();
+        let state = parent.path().join("state");
+        let set = vec!["redis.url=embedded".into(), format!("state.dir={}", state.display())];
+        let loaded = load(&Given { set, ..Given::default() }, []).unwrap();
+        let session = Session { loaded, json: false, home: None, path_dirs: Vec::new() };
+        let failure = session.redis_url().unwrap_err();
+        assert_eq!(failure.exit, Exit::Unavailable);
+        assert!(failure.fix.contains("tillroll worker --redis embedded"), "{failure}");
+        assert_eq!(session.embedded().unwrap().unwrap().maxmemory, 256_000_000);
     }
 }

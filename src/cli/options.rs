@@ -13,11 +13,11 @@ use crate::job::{RenderOptions, options};
 #[command(next_help_heading = "Print options")]
 pub struct PrintFlags {
     /// 80mm or 58mm (rolls: one page, as high as the content), A4, A5, A6,
-    /// Letter, Legal [default: the document's @page size, else A4]
+    /// Letter, Legal; by default the document's @page size, else A4
     #[arg(long, value_name = "PAPER")]
     paper: Option<String>,
-    /// All four margins, like 5mm [default: the document's @page margin, else 0
-    /// on a roll, 10mm otherwise]
+    /// All four margins, like 5mm; by default the document's @page margin, else 0
+    /// on a roll, 10mm otherwise
     #[arg(long, value_name = "LENGTH")]
     margin: Option<String>,
     /// Turn the sheet by a quarter
@@ -35,7 +35,7 @@ pub struct PrintFlags {
     /// Add accessibility tags
     #[arg(long)]
     tagged: bool,
-    /// Title of the PDF [default: the document's <title>]
+    /// Title of the PDF [default: the document's own title]
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
     /// The PDF's only date, RFC 3339: give one where the bytes must be the same each time

@@ -1,7 +1,6 @@
 //! The parts that verbs share: memory, engine, jail, pool, built from the
 //! configuration, with every failure in one form.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Session;
@@ -15,26 +14,18 @@ use crate::renderer::engine::{self, Search};
 use crate::renderer::jail::Jail;
 use crate::renderer::launcher::Launcher;
 
-/// Measures memory and plans with it.
+/// Measures memory and plans with it. `redis`: bytes that an embedded Redis may
+/// still take.
 ///
 /// # Errors
 /// Where memory cannot be measured, or not even one renderer fits.
-pub(super) fn governor(session: &Session) -> Result<Governor, Failure> {
-    let config = &session.loaded.config;
+pub(super) fn governor(session: &Session, redis: u64) -> Result<Governor, Failure> {
     let probe = Probe::default();
     let what = "planning memory";
     let total = probe.total().map_err(|error| {
         Failure::new(Exit::Unexpected, what, error, "mount /proc in this container")
     })?;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let settings = memory::Settings {
-        limit: config.memory.limit.map(|limit| limit.of(total)),
-        reserve: config.memory.reserve.of(total),
-        per_render: config.memory.per_render.bytes(),
-        slots: config.worker.concurrency.slots(cores),
-    };
-    let settings = super::backend::memory(session, settings);
-    Governor::new(probe, settings).map_err(|error| match &error {
+    Governor::new(probe, memory_settings(session, total, redis)).map_err(|error| match &error {
         GovernorError::TooSmall(small) => {
             Failure::new(Exit::Unavailable, what, small, small.remedy())
         }
@@ -47,6 +38,30 @@ pub(super) fn governor(session: &Session) -> Result<Governor, Failure> {
     })
 }
 
+/// The memory budget as configured, on a machine with `total` bytes.
+pub(super) fn memory_settings(session: &Session, total: u64, redis: u64) -> memory::Settings {
+    let config = &session.loaded.config;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let settings = memory::Settings {
+        limit: config.memory.limit.map(|limit| limit.of(total)),
+        reserve: config.memory.reserve.of(total),
+        per_render: config.memory.per_render.bytes(),
+        redis,
+        slots: config.worker.concurrency.slots(cores),
+    };
+    super::backend::memory(session, settings)
+}
+
+/// The search for the engine.
+pub(super) fn search(session: &Session) -> Search {
+    Search {
+        configured: session.loaded.config.renderer.path.clone(),
+        home: session.home.clone(),
+        path: session.path_dirs.clone(),
+        ..Search::default()
+    }
+}
+
 /// Finds engine and jail, and starts a pool of at most `contexts` warm pages.
 /// Needs a runtime.
 ///
@@ -54,14 +69,7 @@ pub(super) fn governor(session: &Session) -> Result<Governor, Failure> {
 /// Where there is no engine, no jail, or no thread to launch from.
 pub(super) fn pool(session: &Session, contexts: usize) -> Result<Pool, Failure> {
     let renderer = &session.loaded.config.renderer;
-    let path: Vec<PathBuf> = session.path_dirs.clone();
-    let search = Search {
-        configured: renderer.path.clone(),
-        home: session.home.clone(),
-        path: path.clone(),
-        ..Search::default()
-    };
-    let engine = engine::find(&search).map_err(|error| {
+    let engine = engine::find(&search(session)).map_err(|error| {
         Failure::new(
             Exit::Unavailable,
             "looking for Chromium",
@@ -70,7 +78,7 @@ pub(super) fn pool(session: &Session, contexts: usize) -> Result<Pool, Failure> 
         )
     })?;
     let jail = match renderer.jail {
-        values::Jail::Bwrap => Jail::find(&path).map_err(|error| {
+        values::Jail::Bwrap => Jail::find(&session.path_dirs).map_err(|error| {
             Failure::new(
                 Exit::Unavailable,
                 "looking for the jail",

@@ -51,7 +51,7 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     for (input, target) in inputs.into_iter().zip(targets) {
         documents.push(Document { html: input.read()?.into(), file: input.shown(), target });
     }
-    let governor = parts::governor(session)?;
+    let governor = parts::governor(session, 0)?;
     super::runtime()?.block_on(async {
         let backend = Backend::start(session, governor.plan().slots)?;
         let result = match backend.ready().await {

@@ -1,20 +1,24 @@
 //! `tillroll worker`: the service.
 //!
 //! Parts are built in the order in which a mistake is cheapest to tell:
-//! configuration, memory, engine and jail, Redis, a first browser; then the
+//! configuration, an embedded Redis, memory, engine and jail, Redis, a first browser; then the
 //! worker runs until a signal ends it.
 
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::backend::Backend;
-use super::exit::{Exit, Failure};
-use super::{Session, parts, signals};
+use super::exit::{Exit, Failure, print};
+use super::{Session, embedded_failure, parts, signals};
 use crate::http::{self, Pages};
+use crate::memory::Governor;
 use crate::metrics::Exporter;
+use crate::queue::embedded::Embedded;
 use crate::queue::{Queue, QueueConfig};
-use crate::worker::{Settings, Snapshot, Worker};
+use crate::worker::{Settings, Snapshot, Stop, Worker};
 
 /// Redis counts as away when it does not answer within this.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,10 +60,9 @@ impl Args {
 /// # Errors
 /// Where a part is missing, or jobs were given back unfinished.
 pub fn run(session: &Session) -> Result<(), Failure> {
-    let url = session.redis_url()?.expose().to_owned();
-    let governor = parts::governor(session)?;
+    let embedded = session.embedded()?;
     super::runtime()?.block_on(async {
-        let config = &session.loaded.config;
+        // Before anything that would have to be taken down again.
         let stop = signals::listen().map_err(|error| {
             Failure::new(
                 Exit::Unexpected,
@@ -68,93 +71,149 @@ pub fn run(session: &Session) -> Result<(), Failure> {
                 "check the limits of this container",
             )
         })?;
-        let id = worker_id();
-        let backend = Backend::start(session, governor.plan().contexts)?;
-        let queue_config = QueueConfig {
-            url,
-            queue: config.queue.name.as_str().to_owned(),
-            worker: id.clone(),
-            lease: config.queue.lease,
-            response_timeout: RESPONSE_TIMEOUT,
+        let Some(options) = embedded else {
+            return serve(session, session.redis_url()?.expose(), 0, stop).await;
         };
-        let connected = Queue::connect(queue_config).await.map_err(|error| {
-            Failure::new(
-                Exit::Unavailable,
-                "connecting to Redis",
-                crate::worker::chain(&error),
-                error.remedy(),
-            )
-        });
-        // Whatever is missing: no browser may be left behind.
-        let started = match connected {
-            Ok(queue) => backend.ready().await.map(|()| queue),
+        let failed = |doing| move |error| embedded_failure(doing, &error);
+        let redis = Embedded::start_or_join(&options).await.map_err(failed("starting"))?;
+        let outcome = match announce(session, &redis) {
+            Ok(()) => serve(session, redis.url(), redis.still_to_take(), stop).await,
             Err(failure) => Err(failure),
         };
-        let queue = match started {
-            Ok(queue) => queue,
-            Err(failure) => {
-                backend.close().await;
-                return Err(failure);
+        // Whatever became of the worker: the last one takes its Redis with it.
+        let left = redis.leave().await.map_err(failed("leaving"));
+        match (outcome, left) {
+            (Ok(()), left) => left.map(|stopped| {
+                tracing::info!(stopped, "left the embedded Redis");
+            }),
+            (Err(failure), Err(also)) => {
+                tracing::error!("{also}");
+                Err(failure)
             }
-        };
-        let snapshot = Snapshot::starting(id.clone(), config.queue.name.as_str().to_owned());
-        let (snapshot, seen) = watch::channel(snapshot);
-        let pages = serve_pages(session, seen).await?;
-        let plan = governor.plan();
-        tracing::info!(
-            worker = %id,
-            slots = plan.slots,
-            contexts = plan.contexts,
-            memory.budget_bytes = plan.budget,
-            renderer = backend.renderer().kind(),
-            browser = backend.version(),
-            "ready"
-        );
-        let settings = Settings {
-            lease: config.queue.lease,
-            heartbeat: config.queue.heartbeat,
-            drain: config.drain.timeout,
-            max_timeout: config.renderer.timeout,
-        };
-        let totals =
-            Worker::new(queue, backend.renderer(), governor, settings, stop, snapshot).run().await;
-        backend.close().await;
-        if let Some((stop_pages, pages)) = pages {
-            // The pages may have failed and gone already.
-            if stop_pages.send(()).is_ok()
-                && let Err(error) = pages.await
-            {
-                tracing::warn!(%error, "the pages ended abnormally");
-            }
+            (Err(failure), Ok(_)) => Err(failure),
         }
-        tracing::info!(
-            jobs.done = totals.done,
-            jobs.failed = totals.failed,
-            jobs.released = totals.released,
-            "stopped"
-        );
-        if totals.released > 0 {
-            return Err(Failure::new(
-                Exit::Released,
-                "stopping",
-                format!(
-                    "{} jobs had not finished and were given back to the queue",
-                    totals.released
-                ),
-                "nothing: other workers render them; raise drain.timeout to let them finish",
-            ));
-        }
-        Ok(())
     })
+}
+
+/// Says how app servers reach the embedded Redis: one line on stdout. The
+/// password is in it, so it is not logged.
+fn announce(session: &Session, redis: &Embedded) -> Result<(), Failure> {
+    let (came, file) = (redis.came().as_str(), redis.url_file());
+    tracing::info!(came, url_file = %file.display(), "embedded Redis");
+    print(&if session.json {
+        format!(
+            "{}\n",
+            json!({"v": 1, "redis": {"url": redis.url(), "url_file": file, "came": came}})
+        )
+    } else {
+        format!("embedded Redis {came}: REDIS_URL={}\n", redis.url())
+    })
+}
+
+/// Works on the queue at `url` until told to stop. `redis`: bytes that an
+/// embedded Redis may still take.
+async fn serve(
+    session: &Session,
+    url: &str,
+    redis: u64,
+    stop: mpsc::Receiver<Stop>,
+) -> Result<(), Failure> {
+    let config = &session.loaded.config;
+    let governor = parts::governor(session, redis)?;
+    // Before anything that counts for the metrics.
+    let listening = listen(session).await?;
+    let id = worker_id();
+    let backend = Backend::start(session, governor.plan().contexts)?;
+    let queue_config = QueueConfig {
+        url: url.to_owned(),
+        queue: config.queue.name.as_str().to_owned(),
+        worker: id.clone(),
+        lease: config.queue.lease,
+        response_timeout: RESPONSE_TIMEOUT,
+    };
+    let connected = Queue::connect(queue_config).await.map_err(|error| {
+        Failure::new(
+            Exit::Unavailable,
+            "connecting to Redis",
+            crate::worker::chain(&error),
+            error.remedy(),
+        )
+    });
+    // Whatever is missing or goes wrong: no browser may be left behind.
+    let started = match connected {
+        Ok(queue) => backend.ready().await.map(|()| queue),
+        Err(failure) => Err(failure),
+    };
+    let outcome = match started {
+        Ok(queue) => work(session, id, queue, &backend, governor, stop, listening).await,
+        Err(failure) => Err(failure),
+    };
+    backend.close().await;
+    outcome
+}
+
+/// The worker's life once all its parts are there.
+async fn work(
+    session: &Session,
+    id: String,
+    queue: Queue,
+    backend: &Backend,
+    governor: Governor,
+    stop: mpsc::Receiver<Stop>,
+    listening: Option<(TcpListener, Exporter)>,
+) -> Result<(), Failure> {
+    let config = &session.loaded.config;
+    let snapshot = Snapshot::starting(id.clone(), config.queue.name.as_str().to_owned());
+    let (snapshot, seen) = watch::channel(snapshot);
+    let pages = listening
+        .map(|(listener, metrics)| serve_pages(listener, Pages { snapshot: seen, metrics }));
+    let plan = governor.plan();
+    tracing::info!(
+        worker = %id,
+        slots = plan.slots,
+        contexts = plan.contexts,
+        memory.budget_bytes = plan.budget,
+        renderer = backend.renderer().kind(),
+        browser = backend.version(),
+        "ready"
+    );
+    let settings = Settings {
+        lease: config.queue.lease,
+        heartbeat: config.queue.heartbeat,
+        drain: config.drain.timeout,
+        max_timeout: config.renderer.timeout,
+    };
+    let renderer = backend.renderer();
+    let totals = Worker::new(queue, renderer, governor, settings, stop, snapshot).run().await;
+    if let Some((stop_pages, pages)) = pages {
+        // The pages may have failed and gone already.
+        if stop_pages.send(()).is_ok()
+            && let Err(error) = pages.await
+        {
+            tracing::warn!(%error, "the pages ended abnormally");
+        }
+    }
+    tracing::info!(
+        jobs.done = totals.done,
+        jobs.failed = totals.failed,
+        jobs.released = totals.released,
+        "stopped"
+    );
+    if totals.released > 0 {
+        return Err(Failure::new(
+            Exit::Released,
+            "stopping",
+            format!("{} jobs had not finished and were given back to the queue", totals.released),
+            "nothing: other workers render them; raise drain.timeout to let them finish",
+        ));
+    }
+    Ok(())
 }
 
 type RunningPages = (oneshot::Sender<()>, tokio::task::JoinHandle<()>);
 
-/// Serves health, metrics and status, unless that is switched off.
-async fn serve_pages(
-    session: &Session,
-    snapshot: watch::Receiver<Snapshot>,
-) -> Result<Option<RunningPages>, Failure> {
+/// Opens the port of health, metrics and status, unless that is switched off.
+async fn listen(session: &Session) -> Result<Option<(TcpListener, Exporter)>, Failure> {
     let Some(address) = session.loaded.config.http.listen else { return Ok(None) };
     let fix = "set http.listen to another address, or to \"\" for none";
     let failed = |error: std::io::Error| {
@@ -165,18 +224,23 @@ async fn serve_pages(
     let metrics = Exporter::install().map_err(|error| {
         Failure::new(Exit::Bug, "installing the metrics recorder", error, "please report this")
     })?;
-    let (stop, stopped) = oneshot::channel::<()>();
     tracing::info!(url = %format!("http://{address}/status"), "health, metrics and status are served");
+    Ok(Some((listener, metrics)))
+}
+
+/// Serves them until told to stop.
+fn serve_pages(listener: TcpListener, pages: Pages) -> RunningPages {
+    let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(async move {
         let stopped = async {
             // A dropped sender ends the pages as well.
             stopped.await.unwrap_or_default();
         };
-        if let Err(error) = http::serve(listener, Pages { snapshot, metrics }, stopped).await {
+        if let Err(error) = http::serve(listener, pages, stopped).await {
             tracing::error!(%error, "health, metrics and status are no longer served");
         }
     });
-    Ok(Some((stop, serving)))
+    (stop, serving)
 }
 
 /// Unique per start: host, pid, random part.

@@ -98,6 +98,8 @@ keys! {
     redis: Redis {
         /// `None` where nobody named one: the verbs that need it refuse.
         url: Option<RedisUrl>, secret;
+        /// How much an embedded Redis may hold.
+        maxmemory: Size;
     }
     /// The queue.
     queue: Queue {
@@ -170,7 +172,16 @@ pub fn key(name: &str) -> Option<&'static Key> {
 /// What is wrong between keys that are right each by itself: the key to blame,
 /// and why.
 fn contradictions(config: &Config) -> Vec<(&'static str, String)> {
+    /// Below this, a few large documents fill it.
+    const SMALLEST_REDIS: u64 = 32_000_000;
     let mut found = Vec::new();
+    if config.redis.maxmemory.bytes() < SMALLEST_REDIS {
+        let least = units::show_bytes(SMALLEST_REDIS);
+        found.push((
+            "redis.maxmemory",
+            format!("it is less than {least}, four of the largest documents"),
+        ));
+    }
     let Queue { lease, heartbeat, .. } = config.queue;
     if heartbeat * 3 > lease {
         let lease = units::show_duration(lease);

@@ -138,6 +138,21 @@ impl Setting for Isolation {
 pub struct RedisUrl(String);
 
 impl RedisUrl {
+    /// What stands for the private Redis of the state directory.
+    pub const EMBEDDED: &str = "embedded";
+
+    /// A URL that is known to be right.
+    #[must_use]
+    pub(crate) fn known(url: String) -> Self {
+        Self(url)
+    }
+
+    /// Whether it is the word `embedded`: the URL is then found in the state directory.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        self.0 == Self::EMBEDDED
+    }
+
     /// The URL as given, password included: for the Redis client only.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -181,6 +196,9 @@ impl Setting for Option<RedisUrl> {
         if text.is_empty() {
             return Ok(None);
         }
+        if text == RedisUrl::EMBEDDED {
+            return Ok(Some(RedisUrl(text.into())));
+        }
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err("it has no scheme".into());
         };
@@ -192,7 +210,8 @@ impl Setting for Option<RedisUrl> {
         }
     }
     fn expects() -> String {
-        "a URL such as redis://127.0.0.1:6379 or unix:///run/redis/redis.sock".into()
+        "a URL such as redis://127.0.0.1:6379 or unix:///run/redis/redis.sock, or \"embedded\""
+            .into()
     }
     fn show(&self) -> String {
         self.as_ref().map_or_else(String::new, RedisUrl::to_string)

@@ -33,10 +33,14 @@ impl Length {
         Self { points: mm * POINTS_PER_INCH / 25.4 }
     }
 
-    /// Reads `80mm`, `8cm`, `3.15in`, `302px`, `226.8pt`; a bare number has no unit and is refused.
+    /// Reads `80mm`, `8cm`, `3.15in`, `302px`, `226.8pt`. A bare number has no unit and is
+    /// refused, except `0`, as in CSS.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
+        if text == "0" {
+            return Some(Self::ZERO);
+        }
         let split = text.find(|c: char| c.is_ascii_alphabetic())?;
         let (number, unit) = text.split_at(split);
         let number = number.trim_end();
@@ -164,6 +168,15 @@ mod tests {
         ] {
             let length = Length::parse(text).unwrap();
             assert!((length.points() - points).abs() < 0.001, "{text}: {length}");
+        }
+    }
+
+    #[test]
+    fn only_zero_may_lack_a_unit() {
+        assert_eq!(Length::parse(" 0 "), Some(Length::ZERO));
+        assert_eq!(Length::parse("0mm"), Some(Length::ZERO));
+        for text in ["1", "00", "0.", "0.0", "-0", "10"] {
+            assert_eq!(Length::parse(text), None, "{text}");
         }
     }
 

@@ -36,6 +36,9 @@ pub struct Settings {
     pub reserve: u64,
     /// What one render takes at its peak.
     pub per_render: u64,
+    /// What an embedded Redis may still take beyond what it takes already; 0
+    /// where Redis is elsewhere.
+    pub redis: u64,
     /// Renders at once that the cores can use.
     pub slots: usize,
 }
@@ -43,8 +46,10 @@ pub struct Settings {
 /// How the budget is spent. Pure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Plan {
-    /// Bytes that worker and Chromium may use together.
+    /// Bytes that worker, Chromium and an embedded Redis may use together.
     pub budget: u64,
+    /// Bytes of it that are kept for an embedded Redis.
+    pub redis: u64,
     /// Renders at once.
     pub slots: usize,
     /// Contexts alive at once, idle ones included.
@@ -59,7 +64,7 @@ pub struct Plan {
     budget >> 20
 )]
 pub struct TooSmall {
-    /// Bytes needed for the worker, one browser and one render.
+    /// Bytes needed for the worker, an embedded Redis, one browser and one render.
     pub needed: u64,
     /// Bytes there.
     pub budget: u64,
@@ -70,7 +75,8 @@ impl TooSmall {
     #[must_use]
     pub fn remedy(&self) -> String {
         format!(
-            "free {} MiB more, raise memory.limit, or lower memory.reserve or memory.per_render",
+            "free {} MiB more, raise memory.limit, or lower memory.reserve, memory.per_render or \
+             the redis.maxmemory of an embedded Redis",
             (self.needed.saturating_sub(self.budget) >> 20) + 1
         )
     }
@@ -84,8 +90,8 @@ impl Plan {
     pub fn new(settings: &Settings, free: u64) -> Result<Self, TooSmall> {
         let free = free.saturating_sub(settings.reserve);
         let budget = settings.limit.map_or(free, |limit| limit.min(free));
-        let fixed = BROWSER_BYTES + WORKER_BYTES;
-        let needed = fixed + settings.per_render;
+        let fixed = (BROWSER_BYTES + WORKER_BYTES).saturating_add(settings.redis);
+        let needed = fixed.saturating_add(settings.per_render);
         if budget < needed {
             return Err(TooSmall { needed, budget });
         }
@@ -95,7 +101,12 @@ impl Plan {
         let slots = settings.slots.clamp(1, fitting.max(1));
         let rest = for_renders.saturating_sub(slots as u64 * settings.per_render);
         let idle = usize::try_from(rest / CONTEXT_BYTES).unwrap_or(usize::MAX);
-        Ok(Self { budget, slots, contexts: slots.saturating_add(idle).min(MAX_CONTEXTS) })
+        Ok(Self {
+            budget,
+            redis: settings.redis,
+            slots,
+            contexts: slots.saturating_add(idle).min(MAX_CONTEXTS),
+        })
     }
 }
 
@@ -284,7 +295,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn settings(slots: usize) -> Settings {
-        Settings { limit: None, reserve: 128 * MIB, per_render: 96 * MIB, slots }
+        Settings { limit: None, reserve: 128 * MIB, per_render: 96 * MIB, redis: 0, slots }
     }
 
     #[test]
@@ -301,15 +312,24 @@ mod tests {
         assert_eq!(Plan::new(&settings(3), 600 * MIB).unwrap().slots, 2);
     }
 
+    #[test]
+    fn an_embedded_redis_takes_its_share_first() {
+        let settings = Settings { redis: 200 * MIB, ..settings(3) };
+        let plan = Plan::new(&settings, 800 * MIB).unwrap();
+        assert_eq!((plan.slots, plan.redis), (2, 200 * MIB));
+        assert_eq!(Plan::new(&settings, 400 * MIB).unwrap_err().needed, 496 * MIB);
+    }
+
     proptest! {
         #[test]
         fn a_plan_never_exceeds_its_budget(free in 0u64..64_000, limit in prop::option::of(0u64..64_000),
-                                           reserve in 0u64..2_000, per_render in 1u64..2_000, slots in 1usize..64) {
+                                           reserve in 0u64..2_000, per_render in 1u64..2_000,
+                                           redis in 0u64..2_000, slots in 1usize..64) {
             let settings = Settings { limit: limit.map(|l| l * MIB), reserve: reserve * MIB,
-                                      per_render: per_render * MIB, slots };
+                                      per_render: per_render * MIB, redis: redis * MIB, slots };
             if let Ok(plan) = Plan::new(&settings, free * MIB) {
                 prop_assert!(plan.slots >= 1 && plan.slots <= slots && plan.contexts >= plan.slots);
-                let spent = BROWSER_BYTES + WORKER_BYTES + plan.slots as u64 * settings.per_render
+                let spent = BROWSER_BYTES + WORKER_BYTES + plan.redis + plan.slots as u64 * settings.per_render
                     + (plan.contexts - plan.slots) as u64 * CONTEXT_BYTES;
                 prop_assert!(spent <= plan.budget);
                 prop_assert!(plan.budget + settings.reserve <= free * MIB);

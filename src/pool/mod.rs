@@ -36,7 +36,7 @@ use crate::renderer::browser::{Browser, BrowserConfig};
 use crate::renderer::context::ContextOptions;
 use crate::renderer::launcher::Launcher;
 use crate::renderer::page::{Failed, Page};
-use crate::renderer::{Readiness, Render, RenderFuture, RenderRequest, Rendered};
+use crate::renderer::{Readiness, Render, RenderFuture, RenderRequest, Rendered, Vitals};
 
 use checkout::{Busy, Place, Warm};
 use contexts::{Checkout, Contexts};
@@ -191,6 +191,11 @@ impl Render for Pool {
 
     fn readiness(&self) -> watch::Receiver<Readiness> {
         self.shared.readiness.subscribe()
+    }
+
+    fn vitals(&self) -> Vitals {
+        let browser = self.browser().map(|browser| (browser.pid(), browser.product().to_owned()));
+        Vitals { browser, contexts: self.shared.contexts(|contexts| contexts.alive()) }
     }
 }
 

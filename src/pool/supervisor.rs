@@ -18,8 +18,10 @@ use tokio::time::Instant;
 use super::Shared;
 use super::recycle::{SETTLED, launch_pause};
 use crate::failure::{Class, Failure};
+use crate::metrics::{self, Death};
 use crate::renderer::Readiness;
 use crate::renderer::browser::{Browser, LaunchError};
+use crate::renderer::cdp::CloseReason;
 
 /// What there is to render with.
 #[derive(Debug, Clone)]
@@ -88,6 +90,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn serve(shared: &Arc<Shared>, browser: &Browser) -> bool {
     tracing::info!(pid = browser.pid(), version = browser.product(), "browser ready");
     shared.counters(|counters| counters.starts += 1);
+    metrics::browser_started();
     shared.enter(BrowserState::Ready(browser.clone()));
     tokio::select! {
         () = shared.stop.cancelled() => {
@@ -95,6 +98,7 @@ async fn serve(shared: &Arc<Shared>, browser: &Browser) -> bool {
             shared.changed.notify_waiters();
             shared.drop_idle();
             browser.close().await;
+            metrics::browser_ended(Death::Stopped);
             return false;
         }
         () = browser.died().cancelled() => {}
@@ -102,6 +106,9 @@ async fn serve(shared: &Arc<Shared>, browser: &Browser) -> bool {
     let reason = browser.death().map_or_else(|| "unknown".to_owned(), |reason| reason.to_string());
     tracing::warn!(pid = browser.pid(), reason, "the browser died; launching another");
     shared.counters(|counters| counters.deaths += 1);
+    // We end a browser ourselves only where it no longer answers.
+    let ours = matches!(browser.death(), Some(CloseReason::Requested));
+    metrics::browser_ended(if ours { Death::Hung } else { Death::Crashed });
     shared.enter(BrowserState::Starting);
     // Their renderers died with it. Busy ones are given up by their jobs.
     shared.drop_idle();

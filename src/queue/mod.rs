@@ -27,6 +27,7 @@
 //! Wake-ups are hints (the bell); a poll each second is the truth.
 
 pub mod client;
+pub mod embedded;
 mod inspect;
 pub mod intake;
 pub mod keys;

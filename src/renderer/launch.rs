@@ -101,7 +101,7 @@ pub enum LaunchError {
     /// It was not ready in time.
     #[error(
         "Chromium was not ready within {after:?}; the machine may be out of memory or CPU, \
-         else raise renderer.launch_timeout; it said: {stderr:?}"
+         it said: {stderr:?}"
     )]
     NotReady {
         /// The time allowed.

@@ -67,6 +67,15 @@ pub type RenderFuture<'a> = Pin<Box<dyn Future<Output = Result<Rendered, Failure
 /// Whether a renderer can take work, or a sentence that says why not.
 pub type Readiness = Result<(), String>;
 
+/// What a renderer has at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Vitals {
+    /// The browser's pid on the host and what it calls itself, while there is one.
+    pub browser: Option<(u32, String)>,
+    /// Contexts alive.
+    pub contexts: usize,
+}
+
 /// What turns documents into PDFs.
 ///
 /// Dropping the future abandons the render: whatever it used is destroyed, not
@@ -83,5 +92,10 @@ pub trait Render: Send + Sync + 'static {
     /// What it is called in status: `chromium`, or what stands in for it.
     fn kind(&self) -> &'static str {
         "chromium"
+    }
+
+    /// What there is to render with, for status and metrics. Cheap.
+    fn vitals(&self) -> Vitals {
+        Vitals::default()
     }
 }

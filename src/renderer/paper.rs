@@ -18,6 +18,13 @@
 //! A roll is one page as high as its content. It is measured in a viewport as
 //! wide as the paper and one pixel high, so that heights in percent do not add
 //! to it, and its page breaks are taken away.
+//!
+//! Chromium lays out in whole CSS pixels, and rounds a width that is not whole
+//! up; what it prints is cut at the exact width. So a border at the right edge
+//! lost up to a pixel. The right margin takes in the fraction: content is a
+//! whole number of pixels wide, and the paper stays what it is. Margins that are
+//! parameters are rounded to whole points, so the style sheet says them too,
+//! unless the document has `@page` rules whose margins it would beat.
 
 use crate::job::RenderOptions;
 use crate::job::length::{
@@ -31,6 +38,12 @@ const SHEET_MARGIN: Length = Length::from_mm(10.0);
 /// Chromium widens the page by at most this to take in content that is too
 /// wide, and scales the result down; what is wider still is cut off.
 pub const MAX_SHRINK: f64 = 1.5;
+/// In these, in CSS pixels, Chromium counts margins; it drops the rest.
+const LAYOUT_UNIT: f64 = 1.0 / 64.0;
+/// So much, in CSS pixels, content is narrower than a whole number, unless that
+/// can be hit exactly: what is a hair too wide is laid out a pixel wider, and
+/// a border there is lost. Half of it was seen to be too little.
+const HAIR_PIXELS: f64 = 4.0 * LAYOUT_UNIT;
 
 /// What a roll adds to the style sheet: its height follows the content, so
 /// nothing may ask for the height of a page, and nothing may end one.
@@ -58,7 +71,7 @@ pub struct Plan {
     pub landscape: bool,
 }
 
-/// The plan for `options`.
+/// The plan for `options` and a document that has or has no `@page` rules.
 ///
 /// # Examples
 /// ```
@@ -67,25 +80,50 @@ pub struct Plan {
 /// use tillroll::renderer::paper;
 ///
 /// let roll = RenderOptions { paper: Paper::named("80mm"), ..RenderOptions::default() };
-/// let plan = paper::plan(&roll);
+/// let plan = paper::plan(&roll, false);
 /// assert!(plan.is_roll());
 /// assert_eq!(plan.viewport_width(), 302);
 /// assert_eq!(plan.roll_height(1036.0), 778.0);
 /// ```
 #[must_use]
-pub fn plan(options: &RenderOptions) -> Plan {
+pub fn plan(options: &RenderOptions, has_page_rules: bool) -> Plan {
     let roll = options.paper.is_some_and(|paper| paper.is_roll());
     let paper = options.paper.unwrap_or_else(default_paper);
     let default_margin = if roll { Length::ZERO } else { SHEET_MARGIN };
-    Plan {
-        css: css(options.paper.is_some(), roll, options.margin.as_ref()),
+    let mut plan = Plan {
+        css: String::new(),
         prefer_css_page_size: options.paper.is_none(),
         width: paper.width,
         height: paper.height,
         margins: options.margin.unwrap_or(Margins::all(default_margin)),
         scale: options.scale,
         landscape: options.landscape,
+    };
+    if options.margin.is_none() && has_page_rules {
+        plan.css = css(options.paper.is_some(), roll, None);
+        return plan;
     }
+    let margins = plan.margins;
+    plan.with_margins(margins)
+}
+
+/// The plan's margins, the right one enlarged so that content is a whole number
+/// of pixels wide and ends on the paper, less than one pixel (and
+/// [`HAIR_PIXELS`]) before the margin that was asked for. Chromium rounds paper
+/// up to whole points, and what lies beyond the exact size is cut off later.
+fn whole_across(plan: &Plan) -> Margins {
+    let whole = (plan.content_pixels(plan.across()) + 1e-6).floor();
+    let excess = plan.content_pixels(plan.across().ceil()) - whole;
+    // Chromium's own sum comes out whole where it drops nothing.
+    let counted = [plan.margins.left, plan.margins.right].iter().all(|margin| {
+        let units = margin.pixels() / plan.scale / LAYOUT_UNIT;
+        (units - units.round()).abs() < 1e-6
+    });
+    if whole < 1.0 || (counted && excess.abs() < 1e-6) {
+        return plan.margins;
+    }
+    let excess = (excess + HAIR_PIXELS) * POINTS_PER_PIXEL * plan.scale;
+    Margins { right: Length::from_points(plan.margins.right.points() + excess), ..plan.margins }
 }
 
 /// The sheet where neither the job nor the document gives one.
@@ -119,12 +157,13 @@ impl Plan {
         matches!(self.height, Height::Auto)
     }
 
-    /// The same plan with margins that were found in the document. They are
-    /// said again in the style sheet, so that measuring and printing agree.
+    /// The same plan with these margins, be it that they were found in the
+    /// document. The style sheet says them, so that measuring and printing agree.
     #[must_use]
     pub fn with_margins(mut self, margins: Margins) -> Self {
-        self.css = css(!self.prefer_css_page_size, self.is_roll(), Some(&margins));
         self.margins = margins;
+        self.margins = whole_across(&self);
+        self.css = css(!self.prefer_css_page_size, self.is_roll(), Some(&self.margins));
         self
     }
 
@@ -148,13 +187,22 @@ impl Plan {
         across < width && down < height
     }
 
-    /// The width that Chromium prints content in, in CSS pixels. It rounds
-    /// paper up to whole points.
+    /// The width that Chromium lays content out in, in CSS pixels: a whole
+    /// number, unless there is less than one pixel.
     #[must_use]
     pub fn content_width(&self) -> f64 {
-        let across = if self.landscape { self.height_points() } else { self.width.points() };
+        (self.content_pixels(self.across().ceil()) - 1e-6).ceil()
+    }
+
+    /// The paper's width as it is printed, turned or not, in points.
+    fn across(&self) -> f64 {
+        if self.landscape { self.height_points() } else { self.width.points() }
+    }
+
+    /// The width of content on paper of that many points, in CSS pixels.
+    fn content_pixels(&self, across: f64) -> f64 {
         let margins = self.margins.left.points() + self.margins.right.points();
-        (across.ceil() - margins) / POINTS_PER_PIXEL / self.scale
+        (across - margins) / POINTS_PER_PIXEL / self.scale
     }
 
     /// The same in whole pixels, as the viewport is set for the job. Rounding
@@ -166,11 +214,12 @@ impl Plan {
     }
 
     /// By which factor content that measures `pixels` is too wide, if it is.
-    /// Measures are rounded up: an 80 mm box on 80 mm paper is not too wide.
+    /// Measures are rounded up and the width is rounded down: an 80 mm box on
+    /// 80 mm paper, a third of a pixel wider, is not too wide.
     #[must_use]
     pub fn too_wide_by(&self, pixels: f64) -> Option<f64> {
         let width = self.content_width().max(1.0);
-        (pixels > width.ceil()).then(|| pixels / width)
+        (pixels > width + 1.0).then(|| pixels / width)
     }
 
     /// The height in points of a roll whose content is `pixels` CSS pixels high.
@@ -230,7 +279,7 @@ mod tests {
 
     #[test]
     fn without_options_the_document_decides() {
-        let plan = plan(&RenderOptions::default());
+        let plan = plan(&RenderOptions::default(), true);
         assert_eq!(plan.css, "");
         assert!(plan.prefer_css_page_size);
         assert!(!plan.is_roll());
@@ -241,23 +290,42 @@ mod tests {
     }
 
     #[test]
+    fn without_rules_of_the_document_the_margins_are_said() {
+        let plan = plan(&RenderOptions::default(), false);
+        assert!(plan.css.starts_with("@page{margin:28.346"), "{}", plan.css);
+        let Margins { top, right, bottom, left } = plan.margins;
+        assert_eq!([top, bottom, left], [Length::from_mm(10.0); 3]);
+        // 190 mm are 718.1 px, and Chromium's paper is 0.72 pt wider than A4.
+        assert_eq!(plan.viewport_width(), 718);
+        assert!((right.points() - left.points() - 0.85).abs() < 0.01, "{right}");
+    }
+
+    #[test]
     fn given_paper_and_margin_win_over_the_document() {
         let mut options = with("A5");
-        assert_eq!(plan(&options).css, "@page{size:auto!important;}");
-        assert!(!plan(&options).prefer_css_page_size);
-        options.margin = Some(Margins::all(Length::from_points(9.5)));
-        let css = "@page{size:auto!important;margin:9.5pt 9.5pt 9.5pt 9.5pt!important;}";
-        assert_eq!(plan(&options).css, css);
+        assert_eq!(plan(&options, true).css, "@page{size:auto!important;}");
+        assert!(!plan(&options, true).prefer_css_page_size);
+        options.margin = Some(Margins::all(Length::from_points(9.0)));
+        options.paper = Paper::named("Letter");
+        let css = "@page{size:auto!important;margin:9pt 9pt 9pt 9pt!important;}";
+        assert_eq!(plan(&options, true).css, css, "792 px as it is");
         options.paper = None;
-        assert_eq!(plan(&options).css, "@page{margin:9.5pt 9.5pt 9.5pt 9.5pt!important;}");
-        assert!(plan(&options).prefer_css_page_size);
+        let css = plan(&options, true).css;
+        assert!(
+            css.starts_with("@page{margin:9pt 10.29") && css.ends_with("!important;}"),
+            "{css}"
+        );
+        assert!(plan(&options, true).prefer_css_page_size);
     }
 
     #[test]
     fn a_roll_has_no_margin_and_no_breaks() {
-        let plan = plan(&with("58mm"));
+        let plan = plan(&with("58mm"), false);
         assert!(plan.is_roll());
-        assert_eq!(plan.margins, Margins::all(Length::ZERO));
+        let Margins { top, bottom, left, .. } = plan.margins;
+        assert_eq!([top, bottom, left], [Length::ZERO; 3]);
+        // 58 mm are 219.2 px.
+        assert_eq!(plan.content_width(), 219.0);
         assert!(plan.css.contains("break-after:auto!important"));
         assert_eq!(plan.exact_size().1, None);
     }
@@ -275,9 +343,9 @@ mod tests {
         let mut options = with("80mm");
         options.margin = Some(Margins::all(Length::from_points(10.0)));
         options.scale = 0.5;
-        let plan = plan(&options);
-        // 227 pt less 20 pt are 276 px, at half the size 552.
-        assert_eq!(plan.viewport_width(), 552);
+        let plan = plan(&options, false);
+        // 226.77 pt less 20 pt are 275.7 px, at half the size 551.4.
+        assert_eq!(plan.viewport_width(), 551);
         assert!((plan.roll_height(100.0) - 59.0).abs() < 1e-9);
         assert!(plan.has_room());
         assert!(!plan.with_margins(Margins::all(Length::from_mm(40.0))).has_room());
@@ -285,8 +353,9 @@ mod tests {
 
     #[test]
     fn content_as_wide_as_the_paper_is_not_too_wide() {
-        let plan = plan(&with("80mm"));
+        let plan = plan(&with("80mm"), false);
         // 80 mm are 302.36 px, which measure 303.
+        assert_eq!(plan.viewport_width(), 302);
         assert_eq!(plan.too_wide_by(302.0), None);
         assert_eq!(plan.too_wide_by(303.0), None);
         assert!(plan.too_wide_by(304.0).is_some_and(|by| by > 1.004));
@@ -295,15 +364,40 @@ mod tests {
     #[test]
     fn landscape_turns_the_sheet() {
         let options = RenderOptions { landscape: true, ..with("Letter") };
-        let plan = plan(&options);
+        let plan = plan(&options, false);
         assert_eq!(plan.exact_size(), (792.0, Some(612.0)));
         assert!(plan.viewport_width() > 900);
     }
 
     proptest::proptest! {
         #[test]
+        fn content_is_whole_pixels_wide_and_loses_less_than_one(
+            mm in 20.0..300.0f64,
+            left in 0.0..20.0f64,
+            right in 0.0..20.0f64,
+            scale in 0.1..2.0f64,
+            landscape: bool,
+        ) {
+            let margins = Margins {
+                left: Length::from_points(left),
+                right: Length::from_points(right),
+                ..Margins::all(Length::ZERO)
+            };
+            let height = Height::Fixed(Length::from_mm(100.0));
+            let paper = Some(Paper { width: Length::from_mm(mm), height });
+            let margin = Some(margins);
+            let plan = plan(&RenderOptions { paper, margin, scale, landscape, ..Default::default() }, false);
+            let exact = plan.content_pixels(plan.across().ceil());
+            proptest::prop_assert!(exact <= exact.round() && exact.round() - exact < 0.1, "{exact}");
+            proptest::prop_assert_eq!(plan.content_width(), f64::from(plan.viewport_width()));
+            let points = plan.across() - left - right;
+            let lost = points / POINTS_PER_PIXEL / scale - plan.content_width();
+            proptest::prop_assert!((-1e-6..1.0).contains(&lost), "{lost}");
+        }
+
+        #[test]
         fn a_roll_is_never_lower_than_its_content(px in 0.0..20_000.0f64, scale in 0.1..2.0f64) {
-            let plan = plan(&RenderOptions { scale, ..with("80mm") });
+            let plan = plan(&RenderOptions { scale, ..with("80mm") }, false);
             let height = plan.roll_height(px);
             proptest::prop_assert!(height >= px * 0.75 * scale + 1.0 - 1e-9);
             proptest::prop_assert!(height <= px * 0.75 * scale + 2.0 + 1e-9);
@@ -313,7 +407,7 @@ mod tests {
         fn the_viewport_is_sane(scale in 0.1..2.0f64, mm in 4.0..5_000.0f64) {
             let paper = Paper { width: Length::from_mm(mm), height: Height::Auto };
             let options = RenderOptions { paper: Some(paper), scale, ..RenderOptions::default() };
-            let width = plan(&options).viewport_width();
+            let width = plan(&options, false).viewport_width();
             proptest::prop_assert!((1..=10_000_000).contains(&width));
         }
     }

@@ -24,7 +24,7 @@ use super::event::{AttemptId, Effect, Event, Stop, Verdict, Work};
 use super::snapshot::{Phase, Totals};
 use crate::job::Name;
 use crate::memory::{Governor, Permit};
-use crate::queue::{Control, Inbound, QueueError, Settled};
+use crate::queue::{Control, Counts, Inbound, QueueError, Settled};
 
 struct Attempt {
     name: Name,
@@ -48,7 +48,12 @@ pub struct Dispatcher {
     redis: Result<(), String>,
     renderer: Result<(), String>,
     totals: Totals,
+    counts: Option<Counts>,
+    ticks: u32,
 }
+
+/// The queue is counted every so many seconds, for status and metrics.
+const TICKS_PER_COUNT: u32 = 5;
 
 impl Dispatcher {
     /// A worker that has not begun: its renderer is not ready yet.
@@ -66,6 +71,8 @@ impl Dispatcher {
             redis: Ok(()),
             renderer: Err("the renderer is starting".to_owned()),
             totals: Totals::default(),
+            counts: None,
+            ticks: 0,
         }
     }
 
@@ -79,6 +86,12 @@ impl Dispatcher {
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.totals
+    }
+
+    /// How many jobs of the queue are where, when it was last asked.
+    #[must_use]
+    pub fn counts(&self) -> Option<Counts> {
+        self.counts
     }
 
     /// How many attempts run.
@@ -163,6 +176,10 @@ impl Dispatcher {
                 self.renderer = state;
                 self.claim(&mut effects);
             }
+            Event::Counted(result) => match result {
+                Ok(counts) => self.counts = Some(counts),
+                Err(error) => self.redis_failed(&error),
+            },
             Event::Measured(bytes) => self.governor.note_used(bytes),
             Event::Tick => self.tick(&mut effects),
             Event::Stop(stop) => self.stop(stop, &mut effects),
@@ -295,6 +312,10 @@ impl Dispatcher {
             effects.push(Effect::Housekeep);
         }
         effects.push(Effect::Measure);
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks % TICKS_PER_COUNT == 1 {
+            effects.push(Effect::Count);
+        }
         // Bells are hints, this poll is the truth.
         self.claim(effects);
     }

@@ -14,7 +14,8 @@ fn ready() -> Dispatcher {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(root.path().join("proc")).unwrap();
     std::fs::write(root.path().join("proc/meminfo"), "MemAvailable: 8000000 kB\n").unwrap();
-    let settings = Settings { limit: None, reserve: 0, per_render: 1 << 20, slots: SLOTS };
+    let settings =
+        Settings { limit: None, reserve: 0, per_render: 1 << 20, redis: 0, slots: SLOTS };
     let governor = Governor::new(Probe::at(root.path()), settings).unwrap();
     let mut dispatcher = Dispatcher::new(governor);
     assert!(dispatcher.handle(Event::Tick).iter().all(|e| !matches!(e, Effect::Claim { .. })));

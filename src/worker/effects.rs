@@ -282,6 +282,11 @@ impl Effects {
         });
     }
 
+    pub(super) fn count(&self) {
+        let this = self.clone();
+        self.spawn(async move { Event::Counted(this.queue().counts().await) });
+    }
+
     /// Reading `/proc` blocks: not on the runtime's threads.
     pub(super) fn measure(&self) {
         let events = self.events.clone();

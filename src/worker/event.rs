@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::job::{Job, Name, Priority};
 use crate::memory::Permit;
-use crate::queue::{Claimed, Ending, Inbound, Lease, QueueError, Settled};
+use crate::queue::{Claimed, Counts, Ending, Inbound, Lease, QueueError, Settled};
 
 /// One attempt within this worker, for as long as it runs.
 pub type AttemptId = u64;
@@ -58,6 +58,8 @@ pub enum Event {
     Housekept(Result<crate::queue::Housekept, QueueError>),
     /// Whether the renderer can take work.
     Renderer(Result<(), String>),
+    /// How many jobs of the whole queue are where.
+    Counted(Result<Counts, QueueError>),
     /// What this process and Chromium were seen to use, in bytes.
     Measured(u64),
     /// A second has passed.
@@ -147,6 +149,8 @@ pub enum Effect {
     Housekeep,
     /// See how much memory is used.
     Measure,
+    /// Ask how many jobs are where.
+    Count,
     /// Take no more elements.
     StopIntake,
     /// After this long, [`Event::DrainTimeout`].

@@ -32,9 +32,9 @@ use self::attempt::Attempt;
 use self::dispatcher::Dispatcher;
 use self::effects::Effects;
 use self::event::{Effect, Event};
-use self::snapshot::{Condition, MemoryUse, Slots};
+use self::snapshot::{Browser, Condition, MemoryUse, QueueCounts, Slots};
 use crate::memory::Governor;
-use crate::metrics;
+use crate::metrics::{self, QueueState};
 use crate::queue::{Intake, Queue};
 use crate::renderer::Render;
 
@@ -97,11 +97,12 @@ impl Worker {
         };
         let mut dispatcher = Dispatcher::new(self.governor.clone());
         let mut readiness = self.renderer.readiness();
-        readiness.mark_changed();
+        let now = readiness.borrow_and_update().clone();
+        let mut wanted = dispatcher.handle(Event::Renderer(now));
         // Heard of before the first element is taken, so that its stage is never an unknown worker's.
         let first = self.queue.renew(&[], &self.describe(&dispatcher)).await;
         let mut intake = Some(Intake::start(&self.queue, &inbound, room_seen));
-        let mut wanted = dispatcher.handle(Event::Beat(first));
+        wanted.extend(dispatcher.handle(Event::Beat(first)));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut beat = tokio::time::interval_at(
@@ -167,6 +168,7 @@ impl Worker {
                 Effect::Beat(leases) => effects.beat(leases, self.describe(dispatcher)),
                 Effect::Housekeep => effects.housekeep(),
                 Effect::Measure => effects.measure(),
+                Effect::Count => effects.count(),
                 Effect::StopIntake => {
                     if let Some(intake) = intake.take() {
                         intake.stop().await;
@@ -212,7 +214,29 @@ impl Worker {
                 needed >> 20
             )),
         };
+        let vitals = self.renderer.vitals();
+        metrics::contexts(vitals.contexts);
+        let jobs = dispatcher.counts().map(|counts| QueueCounts {
+            inbox: counts.inbox + counts.inbox_bulk,
+            ready: counts.ready,
+            delayed: counts.delayed,
+            leased: counts.leased,
+            dead: counts.dead,
+        });
+        if let Some(jobs) = &jobs {
+            metrics::queue_jobs(QueueState::Inbox, jobs.inbox);
+            metrics::queue_jobs(QueueState::Ready, jobs.ready);
+            metrics::queue_jobs(QueueState::Delayed, jobs.delayed);
+            metrics::queue_jobs(QueueState::Leased, jobs.leased);
+            metrics::queue_jobs(QueueState::Dead, jobs.dead);
+        }
         self.snapshot.send_modify(|snapshot| {
+            snapshot.browser = vitals.browser.map(|(pid, version)| Browser {
+                pid,
+                version,
+                contexts: vitals.contexts,
+            });
+            snapshot.jobs = jobs;
             snapshot.phase = dispatcher.phase();
             snapshot.redis = condition(dispatcher.redis());
             snapshot.renderer = condition(dispatcher.renderer());

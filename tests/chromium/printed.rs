@@ -140,7 +140,17 @@ impl Printed {
 
     /// The first page as grey pixels, one per point and row by row.
     pub(crate) fn pixels(&self) -> Vec<Vec<u8>> {
-        let options = ["-r", "72", "-gray", "-singlefile"];
+        self.grey(&["-r", "72"])
+    }
+
+    /// One row of the first page as grey pixels.
+    pub(crate) fn row(&self, dpi: u32, row: u32) -> Vec<u8> {
+        let [dpi, row] = [dpi, row].map(|number| number.to_string());
+        self.grey(&["-r", &dpi, "-y", &row, "-H", "1"]).swap_remove(0)
+    }
+
+    fn grey(&self, options: &[&str]) -> Vec<Vec<u8>> {
+        let options = [options, &["-gray", "-singlefile"]].concat();
         let pgm = self.tool("pdftoppm", &options, &[]);
         let mut fields = pgm.splitn(4, |byte| byte.is_ascii_whitespace());
         let mut number = || {

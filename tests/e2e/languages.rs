@@ -32,6 +32,29 @@ fn installed(path: &str) -> PathBuf {
     path
 }
 
+#[path = "../../docs/examples/receipt.rs"]
+mod rust_example;
+
+#[test]
+fn the_rust_example_gets_its_pdf() {
+    let server = RedisServer::volatile();
+    let _worker = Worker::start(&server.url(), &[]);
+    let pdf = rust_example::render(&server.url(), "cafe", "r-1").unwrap();
+    assert!(pdf.starts_with(b"%PDF-"));
+}
+
+#[test]
+fn the_python_example_for_text_clients_gets_its_pdf() {
+    let mut command = Command::new(installed("test-venv/bin/python"));
+    command.arg(repository().join("docs/examples/receipt_text.py"));
+    run(command);
+}
+
+#[test]
+fn the_node_example_for_clients_with_a_prefix_gets_its_pdf() {
+    run(node("receipt_prefix.mjs"));
+}
+
 #[test]
 fn the_python_example_gets_its_pdfs() {
     let mut command = Command::new(installed("test-venv/bin/python"));
@@ -41,11 +64,14 @@ fn the_python_example_gets_its_pdfs() {
 
 #[test]
 fn the_node_example_gets_its_pdfs() {
-    // A module is looked up beside the file that imports it.
-    let modules = installed("test-node/node_modules");
-    let example = modules.with_file_name("receipt.mjs");
-    std::fs::copy(repository().join("docs/examples/receipt.mjs"), &example).unwrap();
+    run(node("receipt.mjs"));
+}
+
+/// A module is looked up beside the file that imports it.
+fn node(name: &str) -> Command {
+    let example = installed("test-node/node_modules").with_file_name(name);
+    std::fs::copy(repository().join("docs/examples").join(name), &example).unwrap();
     let mut command = Command::new("node");
     command.arg(example);
-    run(command);
+    command
 }

@@ -17,7 +17,10 @@
 
 mod chaos;
 mod command_line;
+mod doctor;
+mod embedded;
 mod languages;
+mod pages;
 #[allow(dead_code, reason = "shared with the `it` tests, which use more of it")]
 #[path = "../it/support/redis_server.rs"]
 mod redis_server;

@@ -5,5 +5,6 @@
 
 mod client;
 mod config;
+mod embedded;
 mod queue;
 mod support;

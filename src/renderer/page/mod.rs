@@ -10,7 +10,7 @@
 //! remembers style sheet, viewport and media, and sets only what is new.
 //!
 //! Nothing of a document is left for the next: scripts are off, what a `<meta>`
-//! could leave is disarmed ([`markup`](super::markup)), and
+//! could leave is disarmed (`markup`), and
 //! `Page.setDocumentContent` replaces the rest. Failures say whether the page
 //! took harm ([`Failed`]); the caller destroys one that did, and one whose
 //! render was abandoned.
@@ -140,11 +140,12 @@ impl Page {
 
 impl Run<'_> {
     async fn render(&mut self, request: &RenderRequest) -> Result<Rendered, Failed> {
-        let plan = paper::plan(self.options);
+        let html = markup::disarm(&request.html);
+        let has_page_rules = markup::has_page_rules(&html);
+        let plan = paper::plan(self.options, has_page_rules);
         if !plan.has_room() {
             return Err(Failed::margin_too_large());
         }
-        let html = markup::disarm(&request.html);
         self.prepare(&plan).await?;
         let content = SetContent { frame_id: &self.page.frame.clone(), html: &html };
         self.raw("Page.setDocumentContent", &content).await?;
@@ -153,7 +154,7 @@ impl Run<'_> {
         }
         let date = request.date;
         let (pdf, pages) = if plan.is_roll() {
-            self.print_roll(plan, markup::has_page_rules(&html), date).await?
+            self.print_roll(plan, has_page_rules, date).await?
         } else {
             let reply = self.print(&plan, 0.0).await?;
             finish(reply, &request.options, plan.exact_size(), date, None).await?
@@ -224,13 +225,11 @@ impl Run<'_> {
     ) -> Result<(Vec<u8>, usize), Failed> {
         if has_page_rules && self.options.margin.is_none() {
             let found: probe::PageMargins = self.evaluate(probe::MARGINS).await?;
-            if found != probe::PageMargins::default() {
-                plan = plan.with_margins(margins(&found));
-                if !plan.has_room() {
-                    return Err(Failed::margin_too_large());
-                }
-                self.prepare(&plan).await?;
+            plan = plan.with_margins(margins(&found));
+            if !plan.has_room() {
+                return Err(Failed::margin_too_large());
             }
+            self.prepare(&plan).await?;
         }
         let height = self.measure(&plan).await?;
         let options = Arc::new(self.options.clone());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const KNOWN: &[(&str, &str)] = &[
     ("BLPOP", "2.0.0"),
     ("BRPOPLPUSH", "2.2.0"),
+    ("CONFIG", "2.0.0"),
     ("EVALSHA", "2.6.0"),
     ("EXISTS", "1.0.0"),
     ("EXPIRE", "1.0.0"),
@@ -16,6 +17,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("HINCRBY", "2.0.0"),
     ("HMGET", "2.0.0"),
     ("HSET", "2.0.0"),
+    ("INFO", "1.0.0"),
     ("LINDEX", "1.0.0"),
     ("LLEN", "1.0.0"),
     ("LPOP", "1.0.0"),

@@ -88,6 +88,6 @@ fn governor(slots: usize) -> Governor {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(root.path().join("proc")).unwrap();
     std::fs::write(root.path().join("proc/meminfo"), "MemAvailable: 8000000 kB\n").unwrap();
-    let settings = MemorySettings { limit: None, reserve: 0, per_render: 1 << 20, slots };
+    let settings = MemorySettings { limit: None, reserve: 0, per_render: 1 << 20, redis: 0, slots };
     Governor::new(Probe::at(root.path()), settings).unwrap()
 }

@@ -1,0 +1,167 @@
+//! Memory and its limits, `/dev/shm`, disk.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::statvfs;
+
+use crate::cli::{Session, parts};
+use crate::config::units::show_bytes_rounded as show_bytes;
+use crate::memory::probe::Cgroup;
+use crate::memory::{Memory, Plan, Probe, Settings};
+use crate::queue::embedded;
+
+use super::finding::Finding;
+
+/// Below this the state directory's disk is as good as full.
+const FULL: u64 = 64 << 20;
+/// Below this a person should look.
+const SCARCE: u64 = 1 << 30;
+
+pub(super) fn check(session: &Session) -> Vec<Finding> {
+    let probe = Probe::default();
+    // One that runs already takes some of it; the plan of the worker knows how much.
+    let is_embedded = session.loaded.config.redis.url.as_ref().is_some_and(|url| url.is_embedded());
+    let redis = if is_embedded {
+        embedded::footprint(session.loaded.config.redis.maxmemory.bytes())
+    } else {
+        0
+    };
+    let mut findings = match probe.read().and_then(|memory| Ok((memory, probe.total()?))) {
+        Ok((memory, total)) => judge_memory(memory, &parts::memory_settings(session, total, redis)),
+        Err(error) => vec![Finding::fail(
+            "memory",
+            crate::worker::chain(&error),
+            "mount /proc in this container",
+        )],
+    };
+    findings.push(judge_shm(space(Path::new("/dev/shm")).ok()));
+    let state = &session.loaded.config.state.dir;
+    findings.push(judge_disk(state, space(&existing(state))));
+    findings
+}
+
+fn judge_memory(memory: Memory, settings: &Settings) -> Vec<Finding> {
+    let bound = match memory.cgroup {
+        Some(Cgroup { limit, working_set }) => format!(
+            "{} free of the machine's; cgroup limit {}, {} of it used",
+            show_bytes(memory.available),
+            show_bytes(limit),
+            show_bytes(working_set)
+        ),
+        None => format!("{} free; no cgroup limit", show_bytes(memory.available)),
+    };
+    let plan = match Plan::new(settings, memory.free()) {
+        Err(small) => Finding::fail("memory.plan", small.to_string(), small.remedy()),
+        Ok(plan) if plan.slots < settings.slots => Finding::warn(
+            "memory.plan",
+            format!(
+                "room for {} of the {} renders at once that the cores could do, {} contexts",
+                plan.slots, settings.slots, plan.contexts
+            ),
+            "free memory, or lower memory.reserve or memory.per_render if they are too careful",
+        ),
+        Ok(plan) => Finding::ok(
+            "memory.plan",
+            format!(
+                "{} budget after a reserve of {}: {} renders at once, {} contexts",
+                show_bytes(plan.budget),
+                show_bytes(settings.reserve),
+                plan.slots,
+                plan.contexts
+            ),
+        ),
+    };
+    vec![Finding::ok("memory", bound), plan]
+}
+
+/// Free bytes and free inodes, as an ordinary user may take them; a file system
+/// without inodes to count has enough.
+#[derive(Debug, Clone, Copy)]
+struct Space {
+    bytes: u64,
+    inodes: u64,
+}
+
+fn space(path: &Path) -> std::io::Result<Space> {
+    let stat = statvfs(path)?;
+    let inodes = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
+    Ok(Space { bytes: stat.f_bavail.saturating_mul(stat.f_frsize), inodes })
+}
+
+/// The nearest ancestor that is there.
+fn existing(path: &Path) -> PathBuf {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned()
+}
+
+fn judge_shm(space: Option<Space>) -> Finding {
+    // Chromium runs with --disable-dev-shm-usage: the jail's own /tmp stands in.
+    let what = match space {
+        Some(Space { bytes, .. }) => format!("{} free", show_bytes(bytes)),
+        None => "not there".to_owned(),
+    };
+    Finding::ok("shm", format!("/dev/shm: {what}; Chromium is told to do without it"))
+}
+
+fn judge_disk(state: &Path, space: std::io::Result<Space>) -> Finding {
+    const CHECK: &str = "disk";
+    let place = state.display();
+    let remedy = "free space there, or set state.dir to a directory on another disk";
+    match space {
+        Err(error) => Finding::fail(CHECK, format!("state.dir {place}: {error}"), remedy),
+        Ok(Space { bytes, inodes }) if bytes < FULL || inodes < 100 => Finding::fail(
+            CHECK,
+            format!("the disk of state.dir {place} is full ({} free)", show_bytes(bytes)),
+            remedy,
+        ),
+        Ok(Space { bytes, .. }) if bytes < SCARCE => Finding::warn(
+            CHECK,
+            format!("{} free for state.dir {place}", show_bytes(bytes)),
+            remedy,
+        ),
+        Ok(Space { bytes, .. }) => {
+            Finding::ok(CHECK, format!("{} free for state.dir {place}", show_bytes(bytes)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn memory(available: u64, cgroup: Option<Cgroup>) -> Vec<Finding> {
+        let settings =
+            Settings { limit: None, reserve: 256 * MIB, per_render: 96 * MIB, redis: 0, slots: 3 };
+        judge_memory(Memory { available, cgroup }, &settings)
+    }
+
+    #[test]
+    fn the_plan_says_what_fits() {
+        assert_eq!(memory(4096 * MIB, None)[1].verdict, Verdict::Ok);
+        assert_eq!(memory(700 * MIB, None)[1].verdict, Verdict::Warn);
+        let small = memory(300 * MIB, None);
+        assert_eq!(small[1].verdict, Verdict::Fail);
+        assert!(small[1].remedy.as_ref().unwrap().contains("MiB more"));
+    }
+
+    #[test]
+    fn a_cgroups_limit_is_named_and_counts() {
+        let cgroup = Some(Cgroup { limit: 512 * MIB, working_set: 300 * MIB });
+        let findings = memory(8192 * MIB, cgroup);
+        assert!(findings[0].what.contains("cgroup limit"), "{}", findings[0].what);
+        assert_eq!(findings[1].verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn a_full_disk_fails() {
+        let judged =
+            |bytes, inodes| judge_disk(Path::new("/s"), Ok(Space { bytes, inodes })).verdict;
+        assert_eq!(judged(10 << 30, 1 << 20), Verdict::Ok);
+        assert_eq!(judged(500 << 20, 1 << 20), Verdict::Warn);
+        assert_eq!(judged(10 << 20, 1 << 20), Verdict::Fail);
+        assert_eq!(judged(10 << 30, 5), Verdict::Fail);
+        assert_eq!(existing(Path::new("/usr/nothing/here")), Path::new("/usr"));
+    }
+}
