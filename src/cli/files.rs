@@ -150,32 +150,51 @@ pub fn make_dir(dir: &Path) -> Result<(), Failure> {
 }
 
 /// Writes a PDF, whole or not at all: into a file beside it first, then renamed.
+/// Where the path is a link, what it points to is written; a device or a pipe is
+/// written as it is, never replaced.
 ///
 /// # Errors
 /// Where the directory cannot be written, or the disk is full.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
-        let fix = match error.kind() {
-            std::io::ErrorKind::NotFound => "make the directory first",
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                "choose a directory that you may write to"
-            }
-            std::io::ErrorKind::StorageFull => "free some disk space",
-            _ => "check the directory and its disk",
-        };
+        let fix = write_remedy(&error);
         Failure::new(Exit::Unexpected, format!("writing {}", path.display()), error, fix)
     };
-    let mut partial = path.as_os_str().to_owned();
+    let special = std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir());
+    if special {
+        let mut options = std::fs::OpenOptions::new();
+        return options
+            .write(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(bytes))
+            .map_err(failed);
+    }
+    // What is not there yet has no link to follow.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut partial = target.as_os_str().to_owned();
     partial.push(format!(".{}.part", std::process::id()));
     let partial = PathBuf::from(partial);
     let written = std::fs::File::create(&partial).and_then(|mut file| file.write_all(bytes));
-    if let Err(error) = written.and_then(|()| std::fs::rename(&partial, path)) {
+    if let Err(error) = written.and_then(|()| std::fs::rename(&partial, &target)) {
         // What could not be written whole must not be left behind; that it may
         // not be there to be removed is no news.
         std::fs::remove_file(&partial).unwrap_or_default();
         return Err(failed(error));
     }
     Ok(())
+}
+
+fn write_remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "make the directory first",
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            "choose a directory that you may write to"
+        }
+        std::io::ErrorKind::StorageFull => "free some disk space",
+        std::io::ErrorKind::IsADirectory => "name a file, or another directory",
+        std::io::ErrorKind::BrokenPipe => "check what reads it",
+        _ => "check the directory and its disk",
+    }
 }
 
 /// Writes a PDF to stdout.
@@ -185,6 +204,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 pub fn write_stdout(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| {
-        Failure::new(Exit::Unexpected, "writing to stdout", error, "check what reads it")
+        let fix = write_remedy(&error);
+        Failure::new(Exit::Unexpected, "writing to stdout", error, fix)
     })
 }
