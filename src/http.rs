@@ -128,12 +128,15 @@ async fn healthz(State(pages): State<Pages>) -> Response {
 }
 
 async fn ready(State(pages): State<Pages>) -> Response {
-    let (phase, reasons) = {
+    let (phase, reasons, renderer, notices) = {
         let snapshot = pages.snapshot.borrow();
-        (snapshot.phase, snapshot.reasons())
+        (snapshot.phase, snapshot.reasons(), snapshot.renderer_kind, snapshot.notices())
     };
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({"ready": reasons.is_empty(), "phase": phase, "reasons": reasons});
+    let body = json!({
+        "ready": reasons.is_empty(), "phase": phase, "reasons": reasons,
+        "renderer": renderer, "notices": notices,
+    });
     (status, Json(body)).into_response()
 }
 

@@ -12,6 +12,8 @@
 //! 6. [`output`]: how a result travels back.
 //! 7. [`worker`]: the one task that ties them together.
 //!
+//! A producer in Rust needs [`client`] only.
+//!
 //! [`failure`] and [`retry`] say what becomes of an attempt that went wrong.
 
 pub mod config;
@@ -26,6 +28,8 @@ pub mod renderer;
 pub mod retry;
 pub mod telemetry;
 pub mod worker;
+
+pub use queue::client;
 
 pub mod cli;
 pub mod http;

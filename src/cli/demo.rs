@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::exit::{Exit, Failure, print};
 use super::files::{self, Input};
 use super::{Session, table};
-use crate::job::{Name, Priority};
-use crate::queue::Client;
+use crate::client::{Client, Element, Receipt, Reply, Status};
 
 /// How long one reply may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,9 +28,8 @@ pub struct Args {
 }
 
 struct Sample {
-    name: Name,
+    element: Element,
     paper: String,
-    element: Vec<u8>,
 }
 
 /// Runs the verb.
@@ -52,28 +50,28 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let client = Client::new(url.expose(), session.loaded.config.queue.name.as_str(), 2)
         .map_err(unavailable)?;
     super::runtime()?.block_on(async {
-        let elements = samples.iter().map(|sample| sample.element.as_slice());
-        client.push_many(Priority::Interactive, elements).await.map_err(unavailable)?;
+        let elements: Vec<Element> = samples.iter().map(|sample| sample.element.clone()).collect();
+        client.send_many(&elements).await.map_err(unavailable)?;
         let bar = progress(samples.len());
         let mut rows = Vec::with_capacity(samples.len());
         let mut failed = Vec::new();
         for sample in &samples {
-            let answer = client.take(&sample.name, PATIENCE).await.map_err(unavailable)?;
+            let name = sample.element.name();
+            let answer = client.take(name, PATIENCE).await.map_err(unavailable)?;
             bar.inc(1);
             let Some(answer) = answer else {
-                failed.push(format!("{}: no reply within {} s", sample.name, PATIENCE.as_secs()));
+                failed.push(format!("{name}: no reply within {} s", PATIENCE.as_secs()));
                 continue;
             };
-            let reply: Value = serde_json::from_str(&answer.line).unwrap_or_default();
-            if reply["status"] == "done" {
-                let dir = args.out.join(sample.name.tenant());
-                std::fs::create_dir_all(&dir).map_err(|error| {
-                    let fix = "choose a directory that you may write to";
-                    Failure::new(Exit::Unexpected, format!("making {}", dir.display()), error, fix)
-                })?;
-                files::write(&dir.join(format!("{}.pdf", sample.name.id())), &answer.body)?;
+            let reply = answer.reply().map_err(unavailable)?;
+            if reply.status == Status::Done {
+                let dir = args.out.join(name.tenant());
+                files::make_dir(&dir)?;
+                let pdf = client.pdf(answer, &reply).await.map_err(unavailable)?;
+                files::write(&dir.join(format!("{}.pdf", name.id())), &pdf.unwrap_or_default())?;
             } else {
-                failed.push(format!("{}: {}", sample.name, reply["error"]["message"]));
+                let why = reply.error.as_ref().map_or("no reason", |error| &error.message);
+                failed.push(format!("{name}: {why}"));
             }
             rows.push(row(sample, &reply));
         }
@@ -92,16 +90,15 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     })
 }
 
-fn row(sample: &Sample, reply: &Value) -> Vec<String> {
-    let kilobytes = reply["bytes"].as_u64().unwrap_or(0).div_ceil(1024);
+fn row(sample: &Sample, reply: &Reply) -> Vec<String> {
     vec![
-        sample.name.tenant().to_owned(),
-        sample.name.id().to_owned(),
+        reply.tenant.clone(),
+        reply.id.clone(),
         sample.paper.clone(),
-        reply["pages"].to_string(),
-        kilobytes.to_string(),
-        reply["timings"]["rendered_ms"].to_string(),
-        reply["warnings"].as_array().map_or(0, Vec::len).to_string(),
+        reply.pages.to_string(),
+        reply.bytes.div_ceil(1024).to_string(),
+        reply.timings.rendered_ms.to_string(),
+        reply.warnings.len().to_string(),
     ]
 }
 
@@ -133,10 +130,8 @@ fn samples(dir: &Path) -> Result<Vec<Sample>, Failure> {
             std::fs::read_to_string(&about).map_err(|error| failed(&about, error.to_string()))?;
         let about_value: Value =
             serde_json::from_str(&text).map_err(|error| failed(&about, error.to_string()))?;
-        let html = Input::File(path.clone()).read()?;
+        let input = Input::File(path.clone());
         let tenant = about_value["tenant"].as_str().unwrap_or("demo");
-        let name = Name::parse(&format!("{tenant}/{}", Input::File(path.clone()).stem()))
-            .ok_or_else(|| failed(&path, "its name or tenant is not allowed".to_owned()))?;
         let options = about_value["options"].as_object().cloned().unwrap_or_default();
         let paper = match options.get("paper") {
             Some(Value::String(name)) => name.clone(),
@@ -147,12 +142,13 @@ fn samples(dir: &Path) -> Result<Vec<Sample>, Failure> {
             ),
             _ => "@page".to_owned(),
         };
-        samples.push(Sample { element: element(&name, options, &html), name, paper });
+        let element = Receipt::new(input.read()?)
+            .tenant(tenant)
+            .id(input.stem())
+            .options(options)
+            .element()
+            .map_err(|problem| failed(&path, problem.to_string()))?;
+        samples.push(Sample { element, paper });
     }
     Ok(samples)
-}
-
-fn element(name: &Name, options: Map<String, Value>, html: &str) -> Vec<u8> {
-    let header = json!({"id": name.id(), "tenant": name.tenant(), "options": options});
-    format!("{header}\n{html}").into_bytes()
 }

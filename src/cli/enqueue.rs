@@ -3,19 +3,22 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use super::exit::{Exit, Failure, print};
 use super::files::{self, Input};
 use super::options::PrintFlags;
 use super::{Session, table};
-use crate::job::{MAX_ELEMENT_BYTES, Name, Priority};
-use crate::queue::{Answer, Client};
+use crate::client::{Answer, Client, Element, Name, Priority, Receipt, Status};
+
+/// So many bytes of documents are read before they are pushed.
+const MOST_IN_HAND: usize = 64 * 1024 * 1024;
 
 /// Pushes receipts to the queue.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// HTML files; - is stdin
+    /// HTML files, or directories of .html files; - is stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Whose jobs: isolation and fairness follow it
@@ -35,18 +38,13 @@ pub struct Args {
     #[arg(long)]
     wait: bool,
     /// How long to wait for all replies, like 60s
-    #[arg(long, default_value = "60s", value_name = "DURATION", requires = "wait")]
+    #[arg(long, default_value = "60s", value_name = "DURATION")]
     timeout: String,
     /// Write the PDFs here, as ID.pdf; implies --wait
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
     print: PrintFlags,
-}
-
-struct Pushed {
-    name: Name,
-    file: String,
 }
 
 /// Runs the verb.
@@ -62,89 +60,99 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     };
     let delay = args.delay.as_deref().map(|text| duration("--delay", text)).transpose()?;
     let timeout = duration("--timeout", &args.timeout)?;
-    if args.id.is_some() && args.files.len() > 1 {
+    let inputs = Input::all(&args.files)?;
+    if args.id.is_some() && inputs.len() > 1 {
         return Err(Failure::new(
             Exit::Usage,
             "reading --id",
-            format!("one id cannot name {} documents", args.files.len()),
+            format!("one id cannot name {} documents", inputs.len()),
             "leave --id out, or push one file at a time",
         ));
     }
     if let Some(dir) = &args.out {
-        std::fs::create_dir_all(dir).map_err(|error| {
-            Failure::new(
-                Exit::Unexpected,
-                format!("making {}", dir.display()),
-                error,
-                "choose a directory that you may write to",
-            )
-        })?;
+        files::make_dir(dir)?;
     }
     let options = args.print.object()?;
-    let priority = Priority::from_name(&args.priority).unwrap_or(Priority::Interactive);
-    let mut jobs = Vec::with_capacity(args.files.len());
-    for path in &args.files {
-        jobs.push(element(args, &Input::new(path), delay, &options)?);
-    }
     let client = Client::new(url.expose(), session.loaded.config.queue.name.as_str(), 4)
         .map_err(|error| unavailable("reading the Redis URL", &error))?;
     super::runtime()?.block_on(async {
-        for (_, element) in &jobs {
-            client
-                .push(priority, element)
-                .await
-                .map_err(|error| unavailable("pushing to Redis", &error))?;
-        }
-        let pushed: Vec<Pushed> = jobs.into_iter().map(|(pushed, _)| pushed).collect();
+        let jobs = push(args, &client, &inputs, delay, &options).await?;
         if args.wait || args.out.is_some() {
-            wait(args, session, &client, &pushed, timeout).await
+            wait(args, session, &client, &jobs, timeout).await
         } else {
-            report(session, &pushed)
+            report(session, &jobs)
         }
     })
 }
 
-/// The element of one document: header line, document.
+/// A job that was pushed.
+struct Job {
+    name: Name,
+    file: String,
+}
+
+/// Pushes every document. All are read and checked before the first is pushed,
+/// unless they are more than fit into memory comfortably.
+async fn push(
+    args: &Args,
+    client: &Client,
+    inputs: &[Input],
+    delay: Option<Duration>,
+    options: &Map<String, Value>,
+) -> Result<Vec<Job>, Failure> {
+    let mut jobs = Vec::with_capacity(inputs.len());
+    let mut waiting: Vec<Element> = Vec::new();
+    let mut bytes = 0;
+    for input in inputs {
+        let element = element(args, input, delay, options).map_err(|mut failure| {
+            let pushed = jobs.len() - waiting.len();
+            if pushed > 0 {
+                failure.why += &format!(" (the {pushed} documents before it were pushed)");
+            }
+            failure
+        })?;
+        bytes += element.bytes().len();
+        jobs.push(Job { name: element.name().clone(), file: input.shown() });
+        waiting.push(element);
+        if bytes >= MOST_IN_HAND {
+            send(client, &waiting).await?;
+            waiting.clear();
+            bytes = 0;
+        }
+    }
+    send(client, &waiting).await?;
+    Ok(jobs)
+}
+
+async fn send(client: &Client, elements: &[Element]) -> Result<(), Failure> {
+    client.send_many(elements).await.map_err(|error| unavailable("pushing to Redis", &error))
+}
+
+/// The element of one document.
 fn element(
     args: &Args,
     input: &Input,
     delay: Option<Duration>,
     options: &Map<String, Value>,
-) -> Result<(Pushed, Vec<u8>), Failure> {
-    let html = input.read()?;
+) -> Result<Element, Failure> {
     let id = args.id.clone().unwrap_or_else(|| made_id(&input.stem()));
-    let name = Name::parse(&format!("{}/{id}", args.tenant)).ok_or_else(|| {
-        Failure::new(
-            Exit::Usage,
-            "naming the job",
-            format!("tenant {:?} or id {id:?} is not allowed", args.tenant),
-            "use 1 to 64 (tenant) or 128 (id) characters of A-Z a-z 0-9 . _ : -",
-        )
-    })?;
-    let mut header = Map::new();
-    header.insert("id".to_owned(), json!(name.id()));
-    header.insert("tenant".to_owned(), json!(name.tenant()));
+    let mut receipt = Receipt::new(input.read()?)
+        .tenant(&args.tenant)
+        .id(id)
+        .priority(Priority::from_name(&args.priority).unwrap_or(Priority::Interactive))
+        .options(options.clone());
     if let Some(delay) = delay {
-        header.insert(
-            "delay_ms".to_owned(),
-            json!(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
-        );
+        receipt = receipt.delay(delay);
     }
-    if !options.is_empty() {
-        header.insert("options".to_owned(), Value::Object(options.clone()));
-    }
-    let mut element = Value::Object(header).to_string().into_bytes();
-    element.push(b'\n');
-    element.extend_from_slice(html.as_bytes());
-    if element.len() > MAX_ELEMENT_BYTES {
-        return Err(Failure::new(
-            Exit::Document,
-            format!("enqueueing {}", input.shown()),
-            format!("header and document together are larger than {MAX_ELEMENT_BYTES} bytes"),
-            "shrink inline images, or split the document",
-        ));
-    }
-    Ok((Pushed { name, file: input.shown() }, element))
+    receipt.element().map_err(|problem| {
+        let exit = match problem.code {
+            "invalid_field" | "unknown_field" | "missing_field" | "conflicting_fields" => {
+                Exit::Usage
+            }
+            _ => Exit::Document,
+        };
+        Failure::new(exit, format!("enqueueing {}", input.shown()), problem.message, problem.remedy)
+    })
 }
 
 /// The file's name, made fit for an id, and a random part.
@@ -157,13 +165,22 @@ fn made_id(stem: &str) -> String {
     format!("{fit}-{:08x}", rand::random::<u32>())
 }
 
-fn report(session: &Session, pushed: &[Pushed]) -> Result<(), Failure> {
+fn report(session: &Session, jobs: &[Job]) -> Result<(), Failure> {
     if session.json {
         let jobs: Vec<Value> =
-            pushed.iter().map(|p| json!({"job": p.name.to_string(), "file": p.file})).collect();
-        return print(&format!("{}\n", json!({ "pushed": jobs })));
+            jobs.iter().map(|p| json!({"job": p.name.to_string(), "file": p.file})).collect();
+        return print(&format!("{}\n", json!({"v": 1, "pushed": jobs })));
     }
-    print(&pushed.iter().map(|p| format!("{}  {}\n", p.name, p.file)).collect::<String>())
+    print(&jobs.iter().map(|p| format!("{}  {}\n", p.name, p.file)).collect::<String>())
+}
+
+/// What came of the jobs that were waited for.
+#[derive(Default)]
+struct Results {
+    rows: Vec<Vec<String>>,
+    replies: Vec<Value>,
+    silent: Vec<String>,
+    bad: Vec<String>,
 }
 
 /// Waits for every reply; says which jobs had none, or a bad one.
@@ -171,101 +188,104 @@ async fn wait(
     args: &Args,
     session: &Session,
     client: &Client,
-    pushed: &[Pushed],
+    jobs: &[Job],
     timeout: Duration,
 ) -> Result<(), Failure> {
     let give_up = tokio::time::Instant::now() + timeout;
-    let mut rows = Vec::new();
-    let mut bad = Vec::new();
-    for job in pushed {
-        let left = give_up
-            .saturating_duration_since(tokio::time::Instant::now())
-            .max(Duration::from_millis(1));
+    let bar = progress(jobs.len());
+    let mut results = Results::default();
+    for job in jobs {
         let answer = client
-            .take(&job.name, left)
+            .take_until(&job.name, give_up)
             .await
             .map_err(|error| unavailable("waiting for replies", &error))?;
-        let Some(answer) = answer else {
-            bad.push(format!("{}: no reply within {}", job.name, args.timeout));
-            continue;
-        };
-        let reply: Value = serde_json::from_str(&answer.line).unwrap_or_default();
-        if reply["status"] == "done" {
-            if let Some(dir) = &args.out {
-                files::write(
-                    &dir.join(format!("{}.pdf", job.name.id())),
-                    &pdf_of(client, &reply, answer).await?,
-                )?;
-            }
-        } else {
-            let text = |field: &str| reply["error"][field].as_str().unwrap_or("?").to_owned();
-            bad.push(format!(
-                "{} is {}: {} ({}); {}",
-                job.name,
-                reply["status"].as_str().unwrap_or("unknown"),
-                text("message"),
-                text("code"),
-                text("remedy")
-            ));
+        match answer {
+            Some(answer) => results.take(args, client, job, answer).await?,
+            None => results.silent.push(job.name.to_string()),
         }
-        rows.push(reply);
+        bar.inc(1);
     }
-    if session.json {
-        print(&format!("{}\n", json!({ "replies": rows })))?;
-    } else {
-        print(&table(
-            &["job", "status", "pages", "bytes", "queued ms", "rendered ms"],
-            &rows_of(&rows),
-        ))?;
+    bar.finish_and_clear();
+    results.tell(args, session, jobs.len())
+}
+
+impl Results {
+    async fn take(
+        &mut self,
+        args: &Args,
+        client: &Client,
+        job: &Job,
+        answer: Answer,
+    ) -> Result<(), Failure> {
+        let failed = |error| unavailable("reading a reply", &error);
+        let reply = answer.reply().map_err(failed)?;
+        // As it came, so that nothing that a newer worker says is lost.
+        self.replies.push(serde_json::from_str(&answer.line).unwrap_or_default());
+        self.rows.push(vec![
+            job.name.to_string(),
+            reply.status.as_str().to_owned(),
+            reply.pages.to_string(),
+            reply.bytes.to_string(),
+            reply.timings.queued_ms.to_string(),
+            reply.timings.rendered_ms.to_string(),
+            reply.warnings.len().to_string(),
+        ]);
+        for warning in &reply.warnings {
+            tracing::warn!(job = %job.name, code = warning.code, remedy = warning.remedy, "{}", warning.message);
+        }
+        if reply.status != Status::Done {
+            let (code, message, remedy) = reply.error.as_ref().map_or(("?", "?", "?"), |error| {
+                (error.code.as_str(), error.message.as_str(), error.remedy.as_str())
+            });
+            let status = reply.status.as_str();
+            self.bad.push(format!("{} is {status}: {message} ({code}); {remedy}", job.name));
+        } else if let Some(dir) = &args.out {
+            let pdf = client.pdf(answer, &reply).await.map_err(failed)?.ok_or_else(|| {
+                let why = format!("the PDF of {} has expired", job.name);
+                Failure::new(Exit::Unavailable, "fetching a PDF", why, "raise output.ttl_ms")
+            })?;
+            files::write(&dir.join(format!("{}.pdf", job.name.id())), &pdf)?;
+        }
+        Ok(())
     }
-    if bad.is_empty() {
-        return Ok(());
-    }
-    let silent = bad.iter().all(|line| line.contains("no reply within"));
-    Err(Failure::new(
-        if silent { Exit::Unavailable } else { Exit::Document },
-        format!("waiting for {} jobs", pushed.len()),
-        bad.join("\n"),
-        if silent {
-            "start a worker on this Redis and queue (tillroll status shows those that live)"
+
+    fn tell(self, args: &Args, session: &Session, count: usize) -> Result<(), Failure> {
+        if session.json {
+            let (replies, silent) = (&self.replies, &self.silent);
+            print(&format!("{}\n", json!({"v": 1, "replies": replies, "silent": silent})))?;
         } else {
-            "mend the document or its options and push it again"
-        },
-    ))
+            let headings =
+                ["job", "status", "pages", "bytes", "queued ms", "rendered ms", "warnings"];
+            print(&table(&headings, &self.rows))?;
+        }
+        let no_reply =
+            self.silent.iter().map(|job| format!("{job}: no reply within {}", args.timeout));
+        let only_silent = self.bad.is_empty();
+        let why: Vec<String> = self.bad.iter().cloned().chain(no_reply).collect();
+        if why.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            if only_silent { Exit::Unavailable } else { Exit::Document },
+            format!("waiting for {count} job{}", if count == 1 { "" } else { "s" }),
+            why.join("\n"),
+            if only_silent {
+                "start a worker on this Redis and queue (tillroll status shows those that live), \
+                 or wait longer with --timeout"
+            } else {
+                "mend the document or its options and push it again"
+            },
+        ))
+    }
 }
 
-async fn pdf_of(client: &Client, reply: &Value, answer: Answer) -> Result<Vec<u8>, Failure> {
-    let Some(key) = reply["output"]["key"].as_str() else { return Ok(answer.body) };
-    let pdf = client.stored(key).await.map_err(|error| unavailable("fetching a PDF", &error))?;
-    pdf.ok_or_else(|| {
-        Failure::new(
-            Exit::Unavailable,
-            "fetching a PDF",
-            format!("{key} has expired"),
-            "raise output.ttl_ms",
-        )
-    })
-}
-
-fn rows_of(replies: &[Value]) -> Vec<Vec<String>> {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    };
-    replies
-        .iter()
-        .map(|reply| {
-            vec![
-                format!("{}/{}", text(&reply["tenant"]), text(&reply["id"])),
-                text(&reply["status"]),
-                text(&reply["pages"]),
-                text(&reply["bytes"]),
-                text(&reply["timings"]["queued_ms"]),
-                text(&reply["timings"]["rendered_ms"]),
-            ]
-        })
-        .collect()
+/// On a terminal only.
+fn progress(count: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("waiting {bar:32} {pos}/{len} {elapsed}");
+    let bar = ProgressBar::new(count as u64)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.tick();
+    bar
 }
 
 fn unavailable(what: &str, error: &crate::queue::QueueError) -> Failure {

@@ -89,10 +89,18 @@ impl std::error::Error for Failure {}
 /// # Errors
 /// When stdout cannot be written for another reason, such as a full disk.
 pub fn print(text: &str) -> Result<(), Failure> {
+    print_on(text).map(|_| ())
+}
+
+/// As [`print`]; says whether anybody still reads.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_on(text: &str) -> Result<bool, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::new(
             Exit::Unexpected,
             "writing to stdout",

@@ -22,6 +22,22 @@ impl Input {
         if path.as_os_str() == "-" { Self::Stdin } else { Self::File(path.to_owned()) }
     }
 
+    /// What a user typed, with the .html files of each directory in its place.
+    ///
+    /// # Errors
+    /// Where a directory cannot be listed, or has no such file.
+    pub fn all(paths: &[PathBuf]) -> Result<Vec<Self>, Failure> {
+        let mut inputs = Vec::with_capacity(paths.len());
+        for path in paths {
+            if path.is_dir() {
+                inputs.extend(documents(path)?.into_iter().map(Self::File));
+            } else {
+                inputs.push(Self::new(path));
+            }
+        }
+        Ok(inputs)
+    }
+
     /// What it is called in messages.
     #[must_use]
     pub fn shown(&self) -> String {
@@ -95,33 +111,90 @@ impl Input {
     }
 }
 
+/// The .html and .htm files of a directory, not of those in it, by name.
+fn documents(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |why: String, fix: &str| {
+        Failure::new(Exit::Document, format!("reading {}", dir.display()), why, fix)
+    };
+    let entries = std::fs::read_dir(dir)
+        .map_err(|error| failed(error.to_string(), "check the directory's permissions"))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry
+            .map_err(|error| failed(error.to_string(), "check the directory and its disk"))?
+            .path();
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        if ["html", "htm"].contains(&ending.to_ascii_lowercase().as_str()) {
+            found.push(path);
+        }
+    }
+    if found.is_empty() {
+        return Err(failed(
+            "there is no .html file in it".to_owned(),
+            "name the files, or the directory that they are in",
+        ));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Makes a directory for results, with those above it.
+///
+/// # Errors
+/// Where that is not allowed, or a file is in its place.
+pub fn make_dir(dir: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(dir).map_err(|error| {
+        let fix = "choose a directory that you may write to";
+        Failure::new(Exit::Unexpected, format!("making {}", dir.display()), error, fix)
+    })
+}
+
 /// Writes a PDF, whole or not at all: into a file beside it first, then renamed.
+/// Where the path is a link, what it points to is written; a device or a pipe is
+/// written as it is, never replaced.
 ///
 /// # Errors
 /// Where the directory cannot be written, or the disk is full.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
-        let fix = match error.kind() {
-            std::io::ErrorKind::NotFound => "make the directory first",
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                "choose a directory that you may write to"
-            }
-            std::io::ErrorKind::StorageFull => "free some disk space",
-            _ => "check the directory and its disk",
-        };
+        let fix = write_remedy(&error);
         Failure::new(Exit::Unexpected, format!("writing {}", path.display()), error, fix)
     };
-    let mut partial = path.as_os_str().to_owned();
+    let special = std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir());
+    if special {
+        let mut options = std::fs::OpenOptions::new();
+        return options
+            .write(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(bytes))
+            .map_err(failed);
+    }
+    // What is not there yet has no link to follow.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut partial = target.as_os_str().to_owned();
     partial.push(format!(".{}.part", std::process::id()));
     let partial = PathBuf::from(partial);
     let written = std::fs::File::create(&partial).and_then(|mut file| file.write_all(bytes));
-    if let Err(error) = written.and_then(|()| std::fs::rename(&partial, path)) {
+    if let Err(error) = written.and_then(|()| std::fs::rename(&partial, &target)) {
         // What could not be written whole must not be left behind; that it may
         // not be there to be removed is no news.
         std::fs::remove_file(&partial).unwrap_or_default();
         return Err(failed(error));
     }
     Ok(())
+}
+
+fn write_remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "make the directory first",
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            "choose a directory that you may write to"
+        }
+        std::io::ErrorKind::StorageFull => "free some disk space",
+        std::io::ErrorKind::IsADirectory => "name a file, or another directory",
+        std::io::ErrorKind::BrokenPipe => "check what reads it",
+        _ => "check the directory and its disk",
+    }
 }
 
 /// Writes a PDF to stdout.
@@ -131,6 +204,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 pub fn write_stdout(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| {
-        Failure::new(Exit::Unexpected, "writing to stdout", error, "check what reads it")
+        let fix = write_remedy(&error);
+        Failure::new(Exit::Unexpected, "writing to stdout", error, fix)
     })
 }

@@ -5,12 +5,16 @@
 //! and for the one error; nothing else in the crate prints, reads the environment
 //! or knows exit codes.
 
+mod backend;
 pub mod config;
 pub mod demo;
 pub mod doctor;
 pub mod enqueue;
+pub mod events;
 pub mod exit;
 pub mod files;
+pub mod generate;
+pub mod job;
 pub mod options;
 mod parts;
 pub mod render;
@@ -82,6 +86,10 @@ pub enum Verb {
     Enqueue(Box<enqueue::Args>),
     /// Show what the queue holds and which workers live
     Status,
+    /// Follow what happens in the queue, a line each
+    Events(events::Args),
+    /// Show what became of one job
+    Job(job::Args),
     /// Render sample receipts through the queue; `make demo` calls it
     #[command(hide = true)]
     Demo(demo::Args),
@@ -93,6 +101,12 @@ pub enum Verb {
     Doctor,
     /// Show or check the configuration
     Config(config::Args),
+    /// Print a script that completes this command line in a shell
+    ///
+    /// For instance: tillroll completions bash >/etc/bash_completion.d/tillroll
+    Completions(generate::Completions),
+    /// Write manual pages, one for each verb
+    Man(generate::Man),
 }
 
 impl Verb {
@@ -100,12 +114,7 @@ impl Verb {
     fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
         match self {
             Self::Worker(args) => args.flags(),
-            Self::Render(_)
-            | Self::Enqueue(_)
-            | Self::Status
-            | Self::Demo(_)
-            | Self::Doctor
-            | Self::Config(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
@@ -115,9 +124,13 @@ impl Verb {
             Self::Render(args) => render::run(args, session),
             Self::Enqueue(args) => enqueue::run(args, session),
             Self::Status => status::run(session),
+            Self::Events(args) => events::run(args, session),
+            Self::Job(args) => job::run(args, session),
             Self::Demo(args) => demo::run(args, session),
             Self::Doctor => doctor::run(session),
             Self::Config(args) => config::run(args, session),
+            Self::Completions(args) => generate::completions(args),
+            Self::Man(args) => generate::man(args, session),
         }
     }
 }

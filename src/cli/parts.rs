@@ -42,13 +42,14 @@ pub(super) fn governor(session: &Session, redis: u64) -> Result<Governor, Failur
 pub(super) fn memory_settings(session: &Session, total: u64, redis: u64) -> memory::Settings {
     let config = &session.loaded.config;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    memory::Settings {
+    let settings = memory::Settings {
         limit: config.memory.limit.map(|limit| limit.of(total)),
         reserve: config.memory.reserve.of(total),
         per_render: config.memory.per_render.bytes(),
         redis,
         slots: config.worker.concurrency.slots(cores),
-    }
+    };
+    super::backend::memory(session, settings)
 }
 
 /// The search for the engine.

@@ -4,23 +4,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::json;
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
+use super::backend::Backend;
 use super::exit::{Exit, Failure, print};
 use super::files::{self, Input};
 use super::options::PrintFlags;
 use super::{Session, parts};
+use crate::failure;
 use crate::job::RenderOptions;
 use crate::memory::Governor;
-use crate::pool::Pool;
-use crate::renderer::{Render, RenderRequest, Rendered};
+use crate::renderer::{RenderRequest, Warning};
 
 /// Turns HTML files into PDFs, without any Redis
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// HTML files; - is stdin
+    /// HTML files, or directories of .html files; - is stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The PDF, - for stdout, or with several files a directory
@@ -44,20 +45,29 @@ enum Target {
 /// Where Chromium is missing, a document fails, or a PDF cannot be written.
 pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let options = Arc::new(args.print.parsed()?);
-    let inputs: Vec<Input> = args.files.iter().map(|path| Input::new(path)).collect();
+    let inputs = Input::all(&args.files)?;
     let targets = targets(&inputs, args.output.as_deref())?;
-    let documents: Vec<Arc<str>> =
-        inputs.iter().map(|input| input.read().map(Into::into)).collect::<Result<_, _>>()?;
+    let mut documents = Vec::with_capacity(inputs.len());
+    for (input, target) in inputs.into_iter().zip(targets) {
+        documents.push(Document { html: input.read()?.into(), file: input.shown(), target });
+    }
     let governor = parts::governor(session, 0)?;
     super::runtime()?.block_on(async {
-        let pool = Arc::new(parts::pool(session, governor.plan().slots)?);
-        let result = match parts::ready(&pool).await {
-            Ok(()) => all(&pool, &governor, &documents, &options, &inputs, &targets).await,
+        let backend = Backend::start(session, governor.plan().slots)?;
+        let result = match backend.ready().await {
+            Ok(()) => all(&backend, &governor, documents, &options).await,
             Err(failure) => Err(failure),
         };
-        pool.close().await;
+        backend.close().await;
         report(session, result?)
     })
+}
+
+/// One document, and where its PDF goes.
+struct Document {
+    file: String,
+    target: Target,
+    html: Arc<str>,
 }
 
 /// Which PDF goes where: decided, and refused, before anything is rendered.
@@ -101,54 +111,74 @@ fn beside(input: &Input) -> Target {
 
 /// One line of the report: a file and its PDF, or what went wrong with it.
 struct Line {
-    file: String,
-    target: Target,
-    ms: u128,
-    outcome: Result<Rendered, Failure>,
+    document: Document,
+    ms: u64,
+    outcome: Result<Done, Bad>,
+}
+
+/// What is told of a PDF that was written.
+struct Done {
+    pages: u32,
+    bytes: usize,
+    warnings: Vec<Warning>,
+}
+
+/// A document without a PDF.
+struct Bad {
+    /// What the renderer says; `None` where only the writing failed.
+    refusal: Option<failure::Failure>,
+    failure: Failure,
 }
 
 /// Renders all documents, as many at once as memory allows.
 async fn all(
-    pool: &Arc<Pool>,
+    backend: &Backend,
     governor: &Governor,
-    documents: &[Arc<str>],
+    documents: Vec<Document>,
     options: &Arc<RenderOptions>,
-    inputs: &[Input],
-    targets: &[Target],
 ) -> Result<Vec<Line>, Failure> {
     let bar = progress(documents.len());
     let mut running = JoinSet::new();
-    let mut waiting = documents.iter().enumerate();
     let mut lines: Vec<Option<Line>> = (0..documents.len()).map(|_| None).collect();
+    let mut waiting = documents.into_iter().enumerate();
     loop {
         while running.len() < governor.slots() {
-            let Some((index, html)) = waiting.next() else { break };
-            let (pool, html, options) = (Arc::clone(pool), Arc::clone(html), Arc::clone(options));
+            let Some((index, document)) = waiting.next() else { break };
+            let (renderer, options) = (backend.renderer(), Arc::clone(options));
             running.spawn(async move {
                 let request = RenderRequest {
                     tenant: "cli".into(),
-                    html,
+                    html: Arc::clone(&document.html),
                     assets: Arc::default(),
                     options,
                     date: OffsetDateTime::now_utc(),
                 };
                 let started = tokio::time::Instant::now();
-                let outcome = pool.render(request).await;
-                (index, started.elapsed().as_millis(), outcome)
+                let outcome = renderer.render(request).await;
+                let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                (index, document, ms, outcome)
             });
         }
         let Some(ended) = running.join_next().await else { break };
-        let (index, ms, outcome) = ended.map_err(|error| {
+        let (index, document, ms, outcome) = ended.map_err(|error| {
             Failure::new(Exit::Bug, "rendering", error, "this is a bug: please report it")
         })?;
         bar.inc(1);
-        let (Some(input), Some(target)) = (inputs.get(index), targets.get(index)) else { continue };
         let outcome = match outcome {
-            Ok(rendered) => write(target, &rendered).map(|()| rendered),
-            Err(failure) => Err(refused(&input.shown(), &failure)),
+            Ok(rendered) => write(&document.target, &rendered.pdf)
+                .map(|()| Done {
+                    pages: rendered.pages,
+                    bytes: rendered.pdf.len(),
+                    warnings: rendered.warnings,
+                })
+                .map_err(|failure| Bad { refusal: None, failure }),
+            Err(refusal) => {
+                let failure = refused(&document.file, &refusal);
+                Err(Bad { refusal: Some(refusal), failure })
+            }
         };
         if let Some(line) = lines.get_mut(index) {
-            *line = Some(Line { file: input.shown(), target: target.clone(), ms, outcome });
+            *line = Some(Line { document, ms, outcome });
         }
     }
     bar.finish_and_clear();
@@ -160,10 +190,10 @@ fn refused(file: &str, failure: &crate::failure::Failure) -> Failure {
     Failure::new(Exit::Document, format!("rendering {file}"), why, failure.remedy.clone())
 }
 
-fn write(target: &Target, rendered: &Rendered) -> Result<(), Failure> {
+fn write(target: &Target, pdf: &[u8]) -> Result<(), Failure> {
     match target {
-        Target::Stdout => files::write_stdout(&rendered.pdf),
-        Target::File(path) => files::write(path, &rendered.pdf),
+        Target::Stdout => files::write_stdout(pdf),
+        Target::File(path) => files::write(path, pdf),
     }
 }
 
@@ -179,7 +209,7 @@ fn progress(count: usize) -> ProgressBar {
 
 /// Says what was written; fails with the first document that failed.
 fn report(session: &Session, lines: Vec<Line>) -> Result<(), Failure> {
-    let to_stdout = lines.iter().any(|line| line.target == Target::Stdout);
+    let to_stdout = lines.iter().any(|line| line.document.target == Target::Stdout);
     let shown = |target: &Target| match target {
         Target::Stdout => "-".to_owned(),
         Target::File(path) => path.display().to_string(),
@@ -187,30 +217,35 @@ fn report(session: &Session, lines: Vec<Line>) -> Result<(), Failure> {
     let mut text = String::new();
     let mut objects = Vec::new();
     let mut failed = Vec::new();
-    for line in lines {
-        match line.outcome {
-            Ok(rendered) => {
-                for warning in &rendered.warnings {
-                    tracing::warn!(file = %line.file, code = warning.code, remedy = %warning.remedy, "{}", warning.message);
+    for Line { document, ms, outcome } in lines {
+        match outcome {
+            Ok(done) => {
+                for warning in &done.warnings {
+                    tracing::warn!(file = %document.file, code = warning.code, remedy = %warning.remedy, "{}", warning.message);
                 }
                 text.push_str(&format!(
                     "{}  {} page{}, {} KB, {} ms\n",
-                    shown(&line.target),
-                    rendered.pages,
-                    if rendered.pages == 1 { "" } else { "s" },
-                    rendered.pdf.len().div_ceil(1024),
-                    line.ms
+                    shown(&document.target),
+                    done.pages,
+                    if done.pages == 1 { "" } else { "s" },
+                    done.bytes.div_ceil(1024),
+                    ms
                 ));
                 objects.push(json!({
-                    "file": line.file, "output": shown(&line.target), "status": "done",
-                    "pages": rendered.pages, "bytes": rendered.pdf.len(), "rendered_ms": line.ms,
-                    "warnings": rendered.warnings,
+                    "file": document.file, "output": shown(&document.target), "status": "done",
+                    "pages": done.pages, "bytes": done.bytes, "rendered_ms": ms,
+                    "warnings": done.warnings,
                 }));
             }
-            Err(failure) => {
+            Err(Bad { refusal, failure }) => {
+                let (class, code) = refusal
+                    .map_or((None, "not_written"), |refusal| (Some(refusal.class), refusal.code));
                 objects.push(json!({
-                    "file": line.file, "status": "failed",
-                    "error": {"message": failure.why, "remedy": failure.fix},
+                    "file": document.file, "status": "failed",
+                    "error": {
+                        "class": class, "code": code,
+                        "message": failure.why, "remedy": failure.fix,
+                    },
                 }));
                 failed.push(failure);
             }
@@ -218,7 +253,7 @@ fn report(session: &Session, lines: Vec<Line>) -> Result<(), Failure> {
     }
     // With the PDF itself on stdout, the report would break it.
     if session.json && !to_stdout {
-        print(&format!("{}\n", Value::from(objects)))?;
+        print(&format!("{}\n", json!({"v": 1, "documents": objects})))?;
     } else if !to_stdout {
         print(&text)?;
     }

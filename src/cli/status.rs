@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::exit::{Exit, Failure, print};
 use super::{Session, table};
 use crate::queue::{Queue, QueueConfig};
+use crate::renderer::null;
 
 /// Runs the verb.
 ///
@@ -60,7 +61,11 @@ pub fn run(session: &Session) -> Result<(), Failure> {
                 let alive = worker["alive"] == true;
                 vec![
                     shown(&worker["id"]),
-                    if alive { shown(&says["phase"]) } else { "silent".to_owned() },
+                    match says["renderer_kind"].as_str() {
+                        _ if !alive => "silent".to_owned(),
+                        Some("null") => format!("{} NULL RENDERER", shown(&says["phase"])),
+                        _ => shown(&says["phase"]),
+                    },
                     format!("{}/{}", shown(&says["running"]), shown(&says["slots"])),
                     shown(&says["totals"]["done"]),
                     shown(&says["totals"]["failed"]),
@@ -84,6 +89,9 @@ pub fn run(session: &Session) -> Result<(), Failure> {
             text.push_str("no worker: start one with `tillroll worker`\n");
         } else {
             text.push_str(&table(&["worker", "phase", "running", "done", "failed", "heartbeat"], &rows));
+            if workers.iter().any(|worker| worker["says"]["renderer_kind"] == "null") {
+                text.push_str(&format!("\n{}: {}\n", null::NOTICE, null::REMEDY));
+            }
         }
         print(&text)
     })

@@ -4,22 +4,20 @@
 //! configuration, an embedded Redis, memory, engine and jail, Redis, a first browser; then the
 //! worker runs until a signal ends it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::backend::Backend;
 use super::exit::{Exit, Failure, print};
 use super::{Session, embedded_failure, parts, signals};
 use crate::http::{self, Pages};
 use crate::memory::Governor;
 use crate::metrics::Exporter;
-use crate::pool::Pool;
 use crate::queue::embedded::Embedded;
 use crate::queue::{Queue, QueueConfig};
-use crate::renderer::Render;
 use crate::worker::{Settings, Snapshot, Stop, Worker};
 
 /// Redis counts as away when it does not answer within this.
@@ -37,6 +35,10 @@ pub struct Args {
     /// Documents that render at once, if memory allows: a number, or auto (cores + 1)
     #[arg(long, value_name = "N")]
     pub concurrency: Option<String>,
+    /// What renders: chromium, or null (checks every job and answers with the same
+    /// page, without Chromium: for tests of other programs and for measuring the queue)
+    #[arg(long, value_name = "KIND")]
+    pub renderer: Option<String>,
 }
 
 impl Args {
@@ -45,6 +47,7 @@ impl Args {
         [
             ("--memory", "memory.limit", &self.memory),
             ("--concurrency", "worker.concurrency", &self.concurrency),
+            ("--renderer", "renderer.kind", &self.renderer),
         ]
         .into_iter()
         .filter_map(|(flag, key, value)| value.clone().map(|value| (flag, key, value)))
@@ -120,7 +123,7 @@ async fn serve(
     // Before anything that counts for the metrics.
     let listening = listen(session).await?;
     let id = worker_id();
-    let pool = Arc::new(parts::pool(session, governor.plan().contexts)?);
+    let backend = Backend::start(session, governor.plan().contexts)?;
     let queue_config = QueueConfig {
         url: url.to_owned(),
         queue: config.queue.name.as_str().to_owned(),
@@ -138,14 +141,14 @@ async fn serve(
     });
     // Whatever is missing or goes wrong: no browser may be left behind.
     let started = match connected {
-        Ok(queue) => parts::ready(&pool).await.map(|()| queue),
+        Ok(queue) => backend.ready().await.map(|()| queue),
         Err(failure) => Err(failure),
     };
     let outcome = match started {
-        Ok(queue) => work(session, id, queue, &pool, governor, stop, listening).await,
+        Ok(queue) => work(session, id, queue, &backend, governor, stop, listening).await,
         Err(failure) => Err(failure),
     };
-    pool.close().await;
+    backend.close().await;
     outcome
 }
 
@@ -154,7 +157,7 @@ async fn work(
     session: &Session,
     id: String,
     queue: Queue,
-    pool: &Arc<Pool>,
+    backend: &Backend,
     governor: Governor,
     stop: mpsc::Receiver<Stop>,
     listening: Option<(TcpListener, Exporter)>,
@@ -170,7 +173,8 @@ async fn work(
         slots = plan.slots,
         contexts = plan.contexts,
         memory.budget_bytes = plan.budget,
-        browser = pool.status().version.as_deref(),
+        renderer = backend.renderer().kind(),
+        browser = backend.version(),
         "ready"
     );
     let settings = Settings {
@@ -179,7 +183,7 @@ async fn work(
         drain: config.drain.timeout,
         max_timeout: config.renderer.timeout,
     };
-    let renderer: Arc<dyn Render> = Arc::clone(pool) as Arc<dyn Render>;
+    let renderer = backend.renderer();
     let totals = Worker::new(queue, renderer, governor, settings, stop, snapshot).run().await;
     if let Some((stop_pages, pages)) = pages {
         // The pages may have failed and gone already.

@@ -22,8 +22,8 @@ use std::time::Duration;
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{Entry, Given, Loaded, Source, load};
 use values::{
-    Concurrency, Isolation, Jail, LogFormat, LogLevel, Memory, Nice, QueueName, RedisUrl, Setting,
-    Size,
+    Concurrency, Isolation, Jail, LogFormat, LogLevel, Memory, Nice, QueueName, RedisUrl,
+    RendererKind, Setting, Size,
 };
 
 /// The defaults, with units and reasons.
@@ -126,6 +126,8 @@ keys! {
     }
     /// Chromium.
     renderer: Renderer {
+        /// What renders.
+        kind: RendererKind;
         /// The program; `None`: search for it.
         path: Option<PathBuf>;
         /// What a document is locked into.

@@ -58,6 +58,16 @@ macro_rules! words {
 }
 
 words! {
+    /// What renders.
+    RendererKind {
+        /// Chromium.
+        "chromium" Chromium,
+        /// Nothing: every document is answered with the same page.
+        "null" Null,
+    }
+}
+
+words! {
     /// What a document is locked into.
     Jail {
         /// Namespaces made by bubblewrap: no network, files or processes in reach.

@@ -23,6 +23,14 @@ impl Problem {
     }
 }
 
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}): {}", self.message, self.code, self.remedy)
+    }
+}
+
+impl std::error::Error for Problem {}
+
 /// An object of the header, and where it stands (empty for the header itself).
 #[derive(Debug, Clone, Copy)]
 pub struct Fields<'a> {

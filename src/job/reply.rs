@@ -1,13 +1,13 @@
 //! The JSON line that answers a job. Pure.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Name, wire};
 use crate::failure::{Class, Failure};
 
 /// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// There is a PDF.
@@ -37,7 +37,7 @@ impl Status {
 }
 
 /// Where the time went, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Timings {
     /// From admission to the start of the last attempt, by Redis' clock.
     pub queued_ms: u64,

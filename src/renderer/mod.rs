@@ -20,6 +20,7 @@ pub mod jail;
 mod launch;
 pub mod launcher;
 mod markup;
+pub mod null;
 pub mod page;
 pub mod paper;
 pub mod pdf;
@@ -90,6 +91,11 @@ pub trait Render: Send + Sync + 'static {
 
     /// Whether it can take work now, or why not; changes as browsers come and go.
     fn readiness(&self) -> tokio::sync::watch::Receiver<Readiness>;
+
+    /// What it is called in status: `chromium`, or what stands in for it.
+    fn kind(&self) -> &'static str {
+        "chromium"
+    }
 
     /// What there is to render with, for status and metrics. Cheap.
     fn vitals(&self) -> Vitals {

@@ -191,6 +191,7 @@ impl Worker {
             "slots": self.governor.slots(),
             "running": dispatcher.running(),
             "renderer": dispatcher.renderer().as_ref().err(),
+            "renderer_kind": self.renderer.kind(),
             "totals": dispatcher.totals(),
         })
         .to_string()
@@ -239,6 +240,7 @@ impl Worker {
             snapshot.phase = dispatcher.phase();
             snapshot.redis = condition(dispatcher.redis());
             snapshot.renderer = condition(dispatcher.renderer());
+            snapshot.renderer_kind = self.renderer.kind();
             snapshot.slots = Slots { total: self.governor.slots(), in_use: dispatcher.running() };
             snapshot.totals = dispatcher.totals();
             snapshot.memory = MemoryUse {

@@ -130,6 +130,8 @@ pub struct Snapshot {
     pub redis: Condition,
     /// Chromium.
     pub renderer: Condition,
+    /// What renders: `chromium`, or `null` (every document gets the same page).
+    pub renderer_kind: &'static str,
     /// Slots.
     pub slots: Slots,
     /// Memory.
@@ -173,6 +175,7 @@ impl Snapshot {
             phase: Phase::Starting,
             redis: Condition::bad("not connected yet"),
             renderer: Condition::bad("not launched yet"),
+            renderer_kind: "chromium",
             slots: Slots::default(),
             memory: MemoryUse {
                 condition: Condition::bad("not measured yet"),
@@ -186,6 +189,14 @@ impl Snapshot {
             started: now,
             published: now,
         }
+    }
+
+    /// What a person must know although jobs are taken.
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
+        use crate::renderer::null;
+        let is_null = self.renderer_kind == "null";
+        is_null.then(|| format!("{}: {}", null::NOTICE, null::REMEDY)).into_iter().collect()
     }
 
     /// Whether the dispatcher has spoken lately.

@@ -11,16 +11,16 @@ use serde_json::Value;
 use crate::redis_server::RedisServer;
 use crate::support::{PREFIX, Worker, assert_sound, connect, element, receipt, text_of, tillroll};
 
-fn run(command: &mut Command) -> Output {
+pub fn run(command: &mut Command) -> Output {
     command.output().unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Exit code and message: what failed, why, and a remedy.
-fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
+pub fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
     let text = stderr(output);
     assert_eq!(output.status.code(), Some(code), "{text}");
     assert!(text.contains("error: "), "{text}");
@@ -30,7 +30,7 @@ fn assert_fails(output: &Output, code: i32, parts: &[&str]) {
     }
 }
 
-fn file(dir: &Path, name: &str, text: impl AsRef<[u8]>) -> String {
+pub fn file(dir: &Path, name: &str, text: impl AsRef<[u8]>) -> String {
     let path = dir.join(name);
     std::fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()

@@ -19,6 +19,8 @@ mod chaos;
 mod command_line;
 mod doctor;
 mod embedded;
+mod errors;
+mod json;
 mod languages;
 mod pages;
 #[allow(dead_code, reason = "shared with the `it` tests, which use more of it")]

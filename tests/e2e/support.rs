@@ -57,7 +57,10 @@ pub struct Worker {
 impl Worker {
     /// Starts one and waits until it says that it is ready.
     pub fn start(url: &str, more: &[&str]) -> Self {
-        let worker = Self::launch(url, more);
+        Self::wait_ready(Self::launch(&mut tillroll(), url, more))
+    }
+
+    fn wait_ready(worker: Self) -> Self {
         worker
             .ready
             .recv_timeout(Duration::from_secs(60))
@@ -65,8 +68,13 @@ impl Worker {
         worker
     }
 
-    fn launch(url: &str, more: &[&str]) -> Self {
-        let mut child = tillroll()
+    /// As [`Worker::start`], where programs are looked for in `path` only.
+    pub fn start_in(url: &str, more: &[&str], path: &str) -> Self {
+        Self::wait_ready(Self::launch(tillroll().env("PATH", path), url, more))
+    }
+
+    fn launch(command: &mut Command, url: &str, more: &[&str]) -> Self {
+        let mut child = command
             .args([
                 "worker",
                 "--redis",

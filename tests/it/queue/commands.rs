@@ -25,6 +25,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("LTRIM", "1.0.0"),
     ("PERSIST", "2.2.0"),
     ("PEXPIRE", "2.6.0"),
+    ("PTTL", "2.6.0"),
     ("RENAME", "1.0.0"),
     ("RPOPLPUSH", "1.2.0"),
     ("RPUSH", "1.0.0"),

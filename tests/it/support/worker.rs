@@ -39,7 +39,7 @@ impl Running {
     /// On a queue that is connected already.
     pub(crate) fn on(
         queue: Queue,
-        renderer: &Arc<Scripted>,
+        renderer: &Arc<impl tillroll::renderer::Render>,
         slots: usize,
         lease: Duration,
     ) -> Self {
