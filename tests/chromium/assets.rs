@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tillroll::job::{Asset, assets::media_type_of};
+use tillroll::job::{Asset, Priority, assets::media_type_of};
 use tillroll::pool::Pool;
 use tillroll::renderer::{Render, RenderRequest};
 
@@ -51,9 +51,15 @@ fn messages(printed: &Printed) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fixture_has_its_images_and_its_font() {
     let pool = pool().await;
-    let html = String::from_utf8(file("with-assets.html")).unwrap();
-    let names = ["logo.png", "panorama.png", "till-segment.woff"];
-    let assets = names.map(|name| asset(name, file(name)));
+    let described: Value = serde_json::from_slice(&file("with-assets.json")).unwrap();
+    let header = json!({"id": "a", "assets": described["assets"], "options": described["options"]});
+    let mut element = format!("{header}\n").into_bytes();
+    element.extend(file("with-assets.html"));
+    for listed in described["assets"].as_array().unwrap() {
+        element.extend(file(listed["name"].as_str().unwrap()));
+    }
+    let job = tillroll::job::parse(&element, Priority::Interactive, String::new).unwrap();
+    let (html, assets) = (job.html, job.assets);
     let printed = print_with(&pool, &html, json!({"paper": "80mm"}), &assets).await;
     assert_eq!(printed.warnings(), Vec::<&str>::new(), "{}", messages(&printed));
     assert_eq!(printed.rendered.pages, 1);
