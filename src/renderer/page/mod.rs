@@ -206,9 +206,6 @@ impl Run<'_> {
         if loads_anything {
             self.wait_until_loaded().await?;
         }
-        if self.traffic.is_some() {
-            self.evaluate::<serde::de::IgnoredAny>(probe::MEND_LINKS).await?;
-        }
         let date = request.date;
         let (pdf, pages) = if plan.is_roll() {
             self.print_roll(plan, has_page_rules, date).await?
@@ -335,6 +332,10 @@ impl Run<'_> {
     }
 
     async fn print(&self, plan: &Plan, roll_height: f64) -> Result<RawReply, Failed> {
+        if let Some(traffic) = &self.traffic {
+            let take_out = probe::take_out_base(traffic.origin());
+            self.evaluate::<serde::de::IgnoredAny>(&take_out).await?;
+        }
         let (width, height) = plan.inches(roll_height);
         let options = self.options;
         let mut params = PrintToPdfParams::builder()
