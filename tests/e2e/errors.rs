@@ -129,7 +129,7 @@ fn a_read_only_disk_and_a_full_one_are_told_and_nothing_half_is_left() {
 fn a_file_without_permission_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let secret = file(dir.path(), "secret.html", receipt("Secret"));
-    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o000)).unwrap();
     // Root may read everything; this one is no longer root.
     let nobody = ["--unshare-user", "--uid", "1000", "--cap-drop", "ALL"];
     let output = elsewhere(&nobody, &[TILLROLL, "render", &secret]);
