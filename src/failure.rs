@@ -50,6 +50,11 @@ impl fmt::Display for Class {
     }
 }
 
+/// The code of an attempt whose whole browser died. Such attempts are not
+/// counted, since other jobs were present; but a job that is present again and
+/// again ends as poison.
+pub const BROWSER_DIED: &str = "browser_died";
+
 /// One failure: what failed, why, and what to do about it.
 ///
 /// `code` comes from a bounded set of string literals (it is a metric label);

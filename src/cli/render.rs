@@ -149,6 +149,7 @@ async fn all(
                 let request = RenderRequest {
                     tenant: "cli".into(),
                     html: Arc::clone(&document.html),
+                    assets: Arc::default(),
                     options,
                     date: OffsetDateTime::now_utc(),
                 };

@@ -5,11 +5,13 @@
 //! never look into a document.
 //!
 //! * [`wire`]: the framing (header line, document) and the header's fields.
+//! * [`assets`]: images, fonts and style sheets that come with the document.
 //! * [`options`]: the print options of the header's `options` object.
 //! * [`length`]: lengths with units, paper sizes, margins.
 //! * [`fields`]: reading JSON objects so that every mistake is named with a remedy.
 //! * [`reply`]: the JSON line that answers a job.
 
+pub mod assets;
 pub mod fields;
 pub mod length;
 pub mod options;
@@ -19,6 +21,7 @@ pub mod wire;
 use std::fmt;
 use std::time::Duration;
 
+pub use assets::Asset;
 pub use options::RenderOptions;
 pub use reply::{Reply, Status};
 pub use wire::{Rejection, parse};
@@ -167,6 +170,8 @@ pub struct Job {
     pub options: RenderOptions,
     /// The document.
     pub html: String,
+    /// What it refers to by relative URLs.
+    pub assets: Vec<Asset>,
     /// SHA-256 of the content (the whole element), hexadecimal: whether two
     /// pushes of one name are the same job.
     pub digest: String,

@@ -1,7 +1,8 @@
 //! The wire format: one element of an inbox, read and checked.
 //!
 //! ```text
-//! {"id":"r-1042","tenant":"acme","options":{…}}\n<html>…      framed: header line, document
+//! {"id":"r-1042","tenant":"acme","options":{…}}\n<html>…      framed: header line, document,
+//!                                                             bytes of its assets
 //! {"id":"r-1042","tenant":"acme","html":"<html>…"}            JSON-only: no newline but at the end
 //! ```
 //!
@@ -18,7 +19,8 @@ use sha2::{Digest, Sha256};
 
 use super::fields::{Fields, Problem};
 use super::{
-    Job, MAX_ELEMENT_BYTES, MAX_HEADER_BYTES, MAX_JSON_ONLY_BYTES, Name, Output, Priority, options,
+    Job, MAX_ELEMENT_BYTES, MAX_HEADER_BYTES, MAX_JSON_ONLY_BYTES, Name, Output, Priority, assets,
+    options,
 };
 
 /// The wire version that this release speaks.
@@ -219,11 +221,6 @@ fn job(
     {
         return Err(fields.invalid("v", value, "is no version that this worker speaks", "use 1"));
     }
-    if fields.value("assets").is_some() {
-        return Err(
-            fields.unsupported("assets", "put images and fonts into the document as data: URLs")
-        );
-    }
     let name = match name_of(fields)? {
         Some(name) => name,
         None => Name::from_parts(
@@ -236,6 +233,7 @@ fn job(
         None => inbox,
     };
     let reply_to = fields.token("reply_to", 128)?;
+    let (document, assets) = assets::take(fields, document)?;
     let html = html(fields, document)?;
     Ok(Job {
         name,
@@ -259,6 +257,7 @@ fn job(
             None => options::RenderOptions::default(),
         },
         html,
+        assets,
         digest: digest(element),
     })
 }

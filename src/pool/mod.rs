@@ -33,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::failure::{Class, Failure};
 use crate::renderer::browser::{Browser, BrowserConfig};
+use crate::renderer::cdp::CdpError;
 use crate::renderer::context::ContextOptions;
 use crate::renderer::launcher::Launcher;
 use crate::renderer::page::{Failed, Page};
@@ -44,6 +45,9 @@ use recycle::RecyclePolicy;
 use supervisor::BrowserState;
 
 pub use status::{PoolStatus, Renderer};
+
+/// A browser that does not open a context within this hangs (80 ms is usual).
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How much jobs share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -294,11 +298,19 @@ impl Shared {
             checkout::close_now(warm).await;
         }
         let browser = self.wait_for_browser(deadline).await?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        let context = browser
-            .open_context(ContextOptions::default(), left)
-            .await
-            .map_err(|error| Failed::from_cdp(&error, allowed).failure)?;
+        // Not the document's time: nothing of it has been looked at yet.
+        let context = match browser.open_context(ContextOptions::default(), OPEN_TIMEOUT).await {
+            Ok(context) => context,
+            Err(CdpError::Timeout { .. }) => {
+                tracing::warn!(
+                    pid = browser.pid(),
+                    "the browser does not open contexts any more; replacing it"
+                );
+                browser.kill().await;
+                return Err(Failed::browser_died().failure);
+            }
+            Err(error) => return Err(Failed::from_cdp(&error, allowed).failure),
+        };
         let number = self.counters(|counters| {
             counters.opened += 1;
             counters.opened

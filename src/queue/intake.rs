@@ -136,6 +136,7 @@ impl Reader {
         let keys = self.queue.keys();
         let (inbox, stage) = (keys.inbox(priority), keys.stage(priority, self.queue.worker()));
         let mut connection = self.queue.blocking_connection(BLOCK).await?;
+        self.queue.register().await?;
         // An element that was moved while its connection died is still in the stage.
         let mut left: Option<Vec<u8>> =
             cmd("LINDEX").arg(&stage).arg(0).query_async(&mut connection).await?;
@@ -151,17 +152,24 @@ impl Reader {
                         .await?
                 }
             };
-            if self.up(pause).await.is_err() {
-                return Ok(NobodyListens);
-            }
-            let Some(element) = element else { continue };
+            let Some(element) = element else {
+                if self.up(pause).await.is_err() {
+                    return Ok(NobodyListens);
+                }
+                continue;
+            };
             let (done, left_stage) = oneshot::channel();
             if self.inbound.send(Inbound::Element { inbox: priority, element, done }).await.is_err()
             {
                 return Ok(NobodyListens);
             }
             // Dropped unfired means that Redis failed meanwhile: look at the stage again.
-            if left_stage.await.is_err() {
+            if left_stage.await.is_ok() {
+                if self.up(pause).await.is_err() {
+                    return Ok(NobodyListens);
+                }
+            } else {
+                tokio::time::sleep(pause.next()).await;
                 left = cmd("LINDEX").arg(&stage).arg(0).query_async(&mut connection).await?;
             }
         }

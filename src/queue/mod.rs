@@ -72,6 +72,11 @@ impl Lease {
         &self.name
     }
 
+    /// The same right in another hand, while the one that panicked is given up.
+    pub(crate) fn again(&self) -> Self {
+        Self { name: self.name.clone(), token: self.token.clone() }
+    }
+
     /// What fences this attempt, for the heartbeat.
     #[must_use]
     pub fn token(&self) -> &str {

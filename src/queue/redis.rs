@@ -17,12 +17,16 @@ use bytes::Bytes;
 
 use super::scripts::Scripts;
 use super::{Admitted, Claimed, Ending, Keys, Lease, QueueError, Settled, Token};
+use crate::failure::BROWSER_DIED;
 use crate::job::{Job, Name, Output, Priority};
 
 /// How long a result may wait between being pushed and being accepted.
 const OUT_TTL_MS: u64 = 60_000;
 /// Refused above this many living jobs.
 const MAX_JOBS: u64 = 1_000_000;
+/// What `reap` and `promote` move in one call, and how often they are called in a row.
+const SCRIPT_BATCH: u32 = 100;
+const HOUSEKEEPING_ROUNDS: u32 = 50;
 /// A worker that was silent for so long, with empty stages, is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
@@ -207,6 +211,7 @@ impl Queue {
             .key(keys.reply(name))
             .key(keys.pdf(name))
             .key(keys.result(name))
+            .key(keys.inbox(inbox))
             .arg(keys.prefix())
             .arg(name.to_string())
             .arg(job.priority.as_str())
@@ -255,6 +260,7 @@ impl Queue {
             None => call.key(keys.malformed()).key(keys.malformed()),
         };
         call.key(keys.malformed())
+            .key(keys.inbox(inbox))
             .arg(keys.prefix())
             .arg(name.map(ToString::to_string).unwrap_or_default())
             .arg(code)
@@ -305,23 +311,21 @@ impl Queue {
         ending: &Ending,
         next: Option<&Token>,
     ) -> Result<(Settled, Option<Claimed>), QueueError> {
-        loop {
-            let (outcome, claim) = match self.send_ending(lease, ending, next).await {
-                // A restarted Redis has forgotten the scripts.
-                Err(error) if error.kind() == no_script() => {
-                    self.load_scripts().await?;
-                    continue;
-                }
-                other => other?,
-            };
-            let settled = match outcome.as_str() {
-                "accepted" | "repeated" => Settled::Accepted,
-                "stale" => Settled::Stale,
-                "missing" => continue,
-                _ => return Err(unexpected("finish", &outcome)),
-            };
-            return Ok((settled, self.claimed(claim, next)?));
-        }
+        let (outcome, claim) = match self.send_ending(lease, ending, next).await {
+            // A restarted Redis has forgotten the scripts.
+            Err(error) if error.kind() == no_script() => {
+                self.load_scripts().await?;
+                self.send_ending(lease, ending, next).await?
+            }
+            other => other?,
+        };
+        let settled = match outcome.as_str() {
+            "accepted" | "repeated" => Settled::Accepted,
+            "stale" => Settled::Stale,
+            // `missing`: Redis evicted what was just pushed. The caller tries again, with a pause.
+            _ => return Err(unexpected("finish", &outcome)),
+        };
+        Ok((settled, self.claimed(claim, next)?))
     }
 
     /// Pushes the result under a key of its own and settles, in one round trip:
@@ -399,6 +403,7 @@ impl Queue {
             .arg(millis(delay))
             .arg(u8::from(counted))
             .arg(code)
+            .arg(u8::from(code == BROWSER_DIED))
             .invoke_async(&mut self.commands())
             .await?;
         match outcome.as_str() {
@@ -409,7 +414,7 @@ impl Queue {
     }
 
     /// One heartbeat: says that this worker lives, describes it, keeps its
-    /// leases. Returns the names whose lease is lost.
+    /// leases. Returns the tokens whose lease is lost.
     ///
     /// # Errors
     /// Where Redis is away.
@@ -417,7 +422,7 @@ impl Queue {
         &self,
         leases: &[(Name, Token)],
         description: &str,
-    ) -> Result<Vec<Name>, QueueError> {
+    ) -> Result<Vec<Token>, QueueError> {
         let Inner { keys, scripts, worker, lease_ms, .. } = &*self.inner;
         let mut call = scripts.renew.prepare_invoke();
         call.key(keys.workers()).key(keys.worker(worker));
@@ -425,8 +430,7 @@ impl Queue {
         for (name, token) in leases {
             call.arg(name.to_string()).arg(token);
         }
-        let lost: Vec<String> = call.invoke_async(&mut self.commands()).await?;
-        Ok(lost.iter().filter_map(|name| Name::parse(name)).collect())
+        Ok(call.invoke_async(&mut self.commands()).await?)
     }
 
     /// Housekeeping: expired leases and due jobs become ready, stages of
@@ -437,18 +441,29 @@ impl Queue {
     pub async fn housekeep(&self) -> Result<Housekept, QueueError> {
         let Inner { keys, scripts, lease_ms, .. } = &*self.inner;
         let mut connection = self.commands();
-        let reaped = scripts
-            .reap
-            .key(keys.leased())
-            .arg(keys.prefix())
-            .invoke_async(&mut connection)
-            .await?;
-        let promoted = scripts
-            .promote
-            .key(keys.delayed())
-            .arg(keys.prefix())
-            .invoke_async(&mut connection)
-            .await?;
+        let (mut reaped, mut promoted) = (0, 0);
+        // Each call moves a bounded number; a wave that is due at once takes some calls.
+        for _ in 0..HOUSEKEEPING_ROUNDS {
+            let (now_reaped, now_promoted): (u32, u32) = (
+                scripts
+                    .reap
+                    .key(keys.leased())
+                    .arg(keys.prefix())
+                    .invoke_async(&mut connection)
+                    .await?,
+                scripts
+                    .promote
+                    .key(keys.delayed())
+                    .arg(keys.prefix())
+                    .invoke_async(&mut connection)
+                    .await?,
+            );
+            reaped += now_reaped;
+            promoted += now_promoted;
+            if now_reaped < SCRIPT_BATCH && now_promoted < SCRIPT_BATCH {
+                break;
+            }
+        }
         let adopted = scripts
             .adopt
             .key(keys.workers())
@@ -460,6 +475,20 @@ impl Queue {
             .invoke_async(&mut connection)
             .await?;
         Ok(Housekept { reaped, promoted, adopted })
+    }
+
+    /// Lists this worker among the living, if it is not: before it is handed an
+    /// element, so that nobody's stage is without a worker that it belongs to.
+    pub(super) async fn register(&self) -> Result<(), QueueError> {
+        let Inner { keys, worker, .. } = &*self.inner;
+        let now = self.now_ms().await?;
+        Ok(cmd("ZADD")
+            .arg(keys.workers())
+            .arg("NX")
+            .arg(now)
+            .arg(worker)
+            .query_async(&mut self.commands())
+            .await?)
     }
 
     /// Says goodbye: this worker takes no more elements and holds no leases.

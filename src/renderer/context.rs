@@ -60,7 +60,6 @@ pub struct Context {
     target: String,
     session: Session,
     renderer: Option<Renderer>,
-    claimed: Claimed,
 }
 
 /// Disposes of a context that was not opened to the end.
@@ -137,7 +136,7 @@ impl Context {
         let id = unfinished.id.take();
         drop(unfinished);
         let target = target.inner().clone();
-        Ok(Self { connection, id, target, session, renderer, claimed })
+        Ok(Self { connection, id, target, session, renderer })
     }
 
     /// The page's session.
@@ -193,7 +192,6 @@ impl Context {
                     return Err(CdpError::Timeout { method, after: timeout + KILL_PATIENCE });
                 }
             }
-            self.claimed.lock().await.remove(&(renderer.pid, renderer.started));
         }
         disposed
     }

@@ -9,6 +9,7 @@
 //! * [`page`]: one document printed once; with [`paper`] (what is asked of
 //!   Chromium) and [`pdf`] (what is made of its answer), both pure.
 
+mod assets;
 pub mod browser;
 pub mod cdp;
 mod contain;
@@ -34,8 +35,8 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use crate::failure::Failure;
-use crate::job::RenderOptions;
 pub use crate::job::reply::Warning;
+use crate::job::{Asset, RenderOptions};
 
 /// One document to render.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ pub struct RenderRequest {
     pub tenant: Arc<str>,
     /// The document.
     pub html: Arc<str>,
+    /// What it refers to by relative URLs.
+    pub assets: Arc<[Asset]>,
     /// How to print it; `timeout` is within the worker's maximum already.
     pub options: Arc<RenderOptions>,
     /// The PDF's only date, where the options give none: the job's admission.

@@ -127,6 +127,7 @@ mod tests {
         let request = RenderRequest {
             tenant: "t".into(),
             html: html.into(),
+            assets: Arc::default(),
             options: Arc::new(options),
             date: datetime!(2026-03-31 12:00:05 UTC),
         };

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::event::{Verdict, Work};
+use super::event::Verdict;
 use crate::failure::{Class, Failure};
 use crate::job::reply::{Place, ReplyError, Timings};
 use crate::job::{Job, Name, Output, Reply, Status};
@@ -44,11 +44,15 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// Runs it to its verdict; logs it in one line.
-    pub(super) async fn run(&self, work: &Work, cancel: &CancellationToken) -> Verdict {
+    pub(super) async fn run(
+        &self,
+        claimed: &Claimed,
+        admitted: Option<Arc<Job>>,
+        cancel: &CancellationToken,
+    ) -> Verdict {
         let started = Instant::now();
-        let claimed = &work.claimed;
         let step = async {
-            let job = match self.job(work).await {
+            let job = match self.job(claimed, admitted).await {
                 Ok(job) => job,
                 Err(verdict) => return verdict,
             };
@@ -63,12 +67,37 @@ impl Attempt {
         }
     }
 
-    /// The job: as it was admitted here, or read from Redis and checked again.
-    async fn job(&self, work: &Work) -> Result<Arc<Job>, Verdict> {
-        if let Some(job) = &work.job {
-            return Ok(Arc::clone(job));
+    /// What becomes of a job whose attempt panicked.
+    pub(super) fn panicked(&self, claimed: &Claimed) -> Verdict {
+        let failure = Failure::new(
+            Class::Bug,
+            "panicked",
+            "the worker failed while it rendered this document",
+            "this is a bug: please report it, without the document's content",
+        );
+        match retry::disposition(
+            failure.class,
+            claimed.attempt,
+            claimed.max_attempts,
+            rand::random::<f64>(),
+        ) {
+            Disposition::Retry { delay, counted } => {
+                log_failure(claimed, &failure, "will be tried again");
+                Verdict::Retry { delay, counted, code: failure.code }
+            }
+            Disposition::Bury | Disposition::Release => self.bury_unread(claimed, &failure),
         }
-        let claimed = &work.claimed;
+    }
+
+    /// The job: as it was admitted here, or read from Redis and checked again.
+    async fn job(
+        &self,
+        claimed: &Claimed,
+        admitted: Option<Arc<Job>>,
+    ) -> Result<Arc<Job>, Verdict> {
+        if let Some(job) = admitted {
+            return Ok(job);
+        }
         let name = claimed.lease.name();
         let element = match self.queue.element(name).await {
             Ok(Some(element)) => element,
@@ -91,7 +120,16 @@ impl Attempt {
             }
         };
         match crate::job::parse(&element, claimed.priority, || name.id().to_owned()) {
-            Ok(job) => Ok(Arc::new(job)),
+            Ok(job) if job.name == *name => Ok(Arc::new(job)),
+            Ok(_) => {
+                let failure = Failure::new(
+                    Class::Dependency,
+                    "body_lost",
+                    "another document stands in Redis in the place of this one",
+                    "let no other program write keys below tillroll:, and send the job again",
+                );
+                Err(self.bury_unread(claimed, &failure))
+            }
             Err(rejection) => {
                 let problem = rejection.problem;
                 let failure =
@@ -116,7 +154,7 @@ impl Attempt {
                 Class::Renderer,
                 "poison",
                 format!(
-                    "{} workers died or were cut off while they rendered this job",
+                    "{} times its worker or its whole browser died, or was cut off from Redis",
                     claimed.crashes
                 ),
                 "look for what makes the document so heavy, and try it with `tillroll render`",
@@ -128,6 +166,7 @@ impl Attempt {
         let request = RenderRequest {
             tenant: job.name.tenant().into(),
             html: job.html.as_str().into(),
+            assets: job.assets.as_slice().into(),
             options: Arc::new(options),
             date: date(claimed.admitted_ms),
         };

@@ -24,7 +24,7 @@ use super::event::{AttemptId, Effect, Event, Stop, Verdict, Work};
 use super::snapshot::{Phase, Totals};
 use crate::job::Name;
 use crate::memory::{Governor, Permit};
-use crate::queue::{Control, Counts, Inbound, QueueError, Settled};
+use crate::queue::{Control, Counts, Inbound, QueueError, Settled, Token};
 
 struct Attempt {
     name: Name,
@@ -192,7 +192,6 @@ impl Dispatcher {
     fn inbound(&mut self, inbound: Inbound, effects: &mut Vec<Effect>) {
         match inbound {
             Inbound::Element { inbox, element, done } => {
-                self.redis = Ok(());
                 let permit = self.permit();
                 self.pending += 1;
                 if permit.is_some() {
@@ -281,12 +280,13 @@ impl Dispatcher {
         }
     }
 
-    fn beaten(&mut self, result: Result<Vec<Name>, QueueError>) {
+    fn beaten(&mut self, result: Result<Vec<Token>, QueueError>) {
         self.beating = false;
         match result {
             Ok(lost) => {
                 self.redis = Ok(());
-                for attempt in self.attempts.values().filter(|attempt| lost.contains(&attempt.name))
+                for attempt in
+                    self.attempts.values().filter(|attempt| lost.contains(&attempt.token))
                 {
                     tracing::warn!(job = %attempt.name, "the lease is lost: the render stops and writes nothing");
                     attempt.cancel.cancel();

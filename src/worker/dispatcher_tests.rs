@@ -150,7 +150,7 @@ fn nothing_is_claimed_while_redis_or_the_renderer_is_away() {
 fn a_lost_lease_cancels_its_render_only() {
     let mut dispatcher = ready();
     let started = fill(&mut dispatcher, 2);
-    let lost = started[0].1.claimed.lease.name().clone();
+    let lost = started[0].1.claimed.lease.token().to_owned();
     dispatcher.handle(Event::Beat(Ok(vec![lost])));
     assert!(started[0].2.is_cancelled());
     assert!(!started[1].2.is_cancelled());

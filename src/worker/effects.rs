@@ -66,7 +66,15 @@ impl Effects {
         let this = self.clone();
         self.spawn(async move {
             let next = permit.is_some().then(|| this.queue().token());
-            match this.offer_element(inbox, &element, next.as_ref()).await {
+            let that = this.clone();
+            let offered =
+                contained(async move { that.offer_element(inbox, &element, next.as_ref()).await });
+            let result = match offered.await {
+                Ok(result) => result,
+                // An element that makes us panic must not be read again and again.
+                Err(_) => this.reject(inbox, &ours_to_mend(), None).await.map(|()| None),
+            };
+            match result {
                 Ok(claimed) => {
                     // The reader may be gone already: then nobody waits.
                     if done.send(()).is_err() {
@@ -127,7 +135,9 @@ impl Effects {
             }
             Admitted::Admitted | Admitted::Duplicate | Admitted::Held | Admitted::Gone => {}
         }
-        Ok(claimed.map(|claimed| with_document(claimed, job)))
+        // What was refused must never stand in for the living job of its name.
+        let same = matches!(admitted, Admitted::Admitted | Admitted::Duplicate);
+        Ok(claimed.map(|claimed| with_document(claimed, same.then_some(job))))
     }
 
     /// A call that may have claimed, though its answer was lost: asked again
@@ -196,7 +206,8 @@ impl Effects {
         let this = self.clone();
         self.spawn(async move {
             let token = this.queue().token();
-            let result = this.until_answered(|| this.queue().claim(&token)).await;
+            let claim = async move { this.until_answered(|| this.queue().claim(&token)).await };
+            let result = contained(claim).await.and_then(|result| result);
             Event::Claimed {
                 permit,
                 result: result.map(|c| c.map(|claimed| Work { claimed, job: None })),
@@ -207,8 +218,12 @@ impl Effects {
     pub(super) fn run(&self, id: AttemptId, work: Work, cancel: CancellationToken) {
         let this = self.clone();
         self.spawn(async move {
-            let verdict = this.attempt.run(&work, &cancel).await;
-            Event::Ended { attempt: id, lease: work.claimed.lease, verdict }
+            let Work { claimed, job } = work;
+            let claimed = Arc::new(claimed);
+            let (attempt, shared) = (this.attempt.clone(), Arc::clone(&claimed));
+            let ran = contained(async move { attempt.run(&shared, job, &cancel).await }).await;
+            let verdict = ran.unwrap_or_else(|_| this.attempt.panicked(&claimed));
+            Event::Ended { attempt: id, lease: claimed.lease.again(), verdict }
         });
     }
 
@@ -216,7 +231,11 @@ impl Effects {
         let this = self.clone();
         self.spawn(async move {
             let next = claim_next.then(|| this.queue().token());
-            let result = this.settle_until_lost(&lease, &verdict, next.as_ref()).await;
+            let lease = Arc::new(lease);
+            let (that, held) = (this.clone(), Arc::clone(&lease));
+            let settle =
+                async move { that.settle_until_lost(&held, &verdict, next.as_ref()).await };
+            let result = contained(settle).await.and_then(|result| result);
             let (result, next) = match result {
                 Ok((settled, next)) => (Ok(settled), next),
                 Err(error) => (Err(error), None),
@@ -262,13 +281,17 @@ impl Effects {
 
     pub(super) fn beat(&self, leases: Vec<(crate::job::Name, String)>, description: String) {
         let this = self.clone();
-        self.spawn(async move { Event::Beat(this.queue().renew(&leases, &description).await) });
+        self.spawn(async move {
+            let renew = async move { this.queue().renew(&leases, &description).await };
+            Event::Beat(contained(renew).await.and_then(|result| result))
+        });
     }
 
     pub(super) fn housekeep(&self) {
         let this = self.clone();
         self.spawn(async move {
-            let result = this.queue().housekeep().await;
+            let housekeep = async move { this.queue().housekeep().await };
+            let result = contained(housekeep).await.and_then(|result| result);
             if let Ok(kept) = &result
                 && (kept.reaped > 0 || kept.adopted > 0)
             {
@@ -306,8 +329,29 @@ impl Effects {
     }
 }
 
+/// What is said of an element that made us panic.
+fn ours_to_mend() -> Rejection {
+    let problem = crate::job::fields::Problem::new(
+        "bug",
+        "the worker failed while it read this element",
+        "this is a bug: please report it, without the document's content",
+    );
+    Rejection { name: None, reply_to: None, problem }
+}
+
 /// The claimed job is often the one just admitted: then its document is at hand.
-fn with_document(claimed: Claimed, job: Arc<Job>) -> Work {
-    let same = claimed.lease.name() == &job.name;
-    Work { claimed, job: same.then_some(job) }
+fn with_document(claimed: Claimed, admitted: Option<Arc<Job>>) -> Work {
+    let job = admitted.filter(|job| claimed.lease.name() == &job.name);
+    Work { claimed, job }
+}
+
+/// Runs `work` in a task of its own, so that a panic in it is an answer like any
+/// other: else its permit and its lease would be held for ever.
+async fn contained<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, QueueError> {
+    tokio::spawn(work).await.map_err(|error| {
+        tracing::error!(%error, "a task of the worker panicked; this is a bug, please report it");
+        QueueError::Unexpected { what: "a task of the worker", answer: error.to_string() }
+    })
 }

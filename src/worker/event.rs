@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::job::{Job, Name, Priority};
 use crate::memory::Permit;
-use crate::queue::{Claimed, Counts, Ending, Inbound, Lease, QueueError, Settled};
+use crate::queue::{Claimed, Counts, Ending, Inbound, Lease, QueueError, Settled, Token};
 
 /// One attempt within this worker, for as long as it runs.
 pub type AttemptId = u64;
@@ -52,8 +52,8 @@ pub enum Event {
         /// What was claimed in the same call.
         next: Option<Work>,
     },
-    /// A heartbeat came back: the names whose lease is lost.
-    Beat(Result<Vec<Name>, QueueError>),
+    /// A heartbeat came back: the tokens whose lease is lost.
+    Beat(Result<Vec<Token>, QueueError>),
     /// Housekeeping came back.
     Housekept(Result<crate::queue::Housekept, QueueError>),
     /// Whether the renderer can take work.

@@ -9,6 +9,7 @@
     reason = "helpers of tests fail like tests"
 )]
 
+mod assets;
 mod edges;
 mod fixtures;
 mod launch;

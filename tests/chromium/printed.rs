@@ -50,6 +50,7 @@ pub(crate) fn request(tenant: &str, html: &str, options: Value) -> RenderRequest
     RenderRequest {
         tenant: tenant.into(),
         html: html.into(),
+        assets: Arc::default(),
         options: Arc::new(options),
         date: datetime!(2026-03-31 12:00 UTC),
     }

@@ -79,6 +79,7 @@ async fn render(pool: &Pool, seen: &mut Seen) {
         tenant: "doctor".into(),
         html: html.into(),
         options: Arc::new(RenderOptions::default()),
+        assets: Arc::default(),
         date: OffsetDateTime::now_utc(),
     };
     let started = tokio::time::Instant::now();

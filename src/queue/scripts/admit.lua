@@ -1,7 +1,7 @@
 -- admit: a validated element leaves its stage and becomes a job; with a token,
 -- the next ready job (this one, if nothing stands before it) is claimed as well.
 --
--- KEYS  stage, job:<name>, doc:<name>, reply:<name>, pdf:<name>, result:<name>
+-- KEYS  stage, job:<name>, doc:<name>, reply:<name>, pdf:<name>, result:<name>, its inbox
 -- ARGV  prefix, name, priority, digest, bytes, delay ms, deadline ms (0: none),
 --       max attempts, reply ttl ms, reply_to ('': none), max jobs,
 --       worker, token ('': do not claim), lease ms
@@ -27,6 +27,7 @@ end
 if call('EXISTS', KEYS[1]) == 0 then
   return answer('gone')
 end
+only_the_latest(KEYS[1], KEYS[7])
 
 local old = call('HMGET', KEYS[2], 'state', 'digest')
 if living(old[1]) then
@@ -45,7 +46,7 @@ if old[1] and old[2] == digest then
     if line and ARGV[10] ~= '' then
       local list = P .. 'replies:' .. ARGV[10]
       call('LPUSH', list, line)
-      call('PEXPIRE', list, ARGV[9])
+      keep(list, ARGV[9])
     elseif call('EXISTS', KEYS[4]) == 0 then
       call('RPUSH', KEYS[4], line)
       call('PEXPIRE', KEYS[4], ARGV[9])

@@ -42,12 +42,12 @@ if status == 'dead' then
 else
   call('UNLINK', KEYS[2])
 end
-local bytes = call('HGET', KEYS[1], 'bytes') or '0'
+local bytes = tonumber(call('HGET', KEYS[1], 'bytes') or '0')
 drop_lease(name, token, worker)
 call('HSET', KEYS[1], 'state', status, 'settled', token)
 call('PEXPIRE', KEYS[1], retain)
 call('HINCRBY', P .. 'state', 'jobs', -1)
-call('HINCRBY', P .. 'state', 'bytes', '-' .. bytes)
+call('HINCRBY', P .. 'state', 'bytes', -bytes)
 call('HINCRBY', P .. 'state', 'ended:' .. status, 1)
 if status == 'dead' then
   call('ZADD', P .. 'dead', now() + retain, name)
@@ -69,7 +69,7 @@ else
     call('UNLINK', list)
   end
   call('LPUSH', list, ARGV[7])
-  call('PEXPIRE', list, ARGV[8])
+  keep(list, ARGV[8])
 end
 event(status, name, ARGV[12])
 return answer('accepted')

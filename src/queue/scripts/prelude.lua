@@ -26,6 +26,24 @@ local function ring_bell()
   end
 end
 
+-- A list that several jobs share lives as long as the longest of them asks for.
+local function keep(key, ttl)
+  if call('PTTL', key) < tonumber(ttl) then
+    call('PEXPIRE', key, ttl)
+  end
+end
+
+-- A connection that died unnoticed may have been handed one element more: what
+-- lies below the one in hand goes back to its inbox.
+local function only_the_latest(stage, inbox)
+  for _ = 1, 10 do
+    if call('LLEN', stage) < 2 then
+      return
+    end
+    call('RPOPLPUSH', stage, inbox)
+  end
+end
+
 local function event(kind, name, code)
   call('XADD', P .. 'events', 'MAXLEN', '~', '10000', '*', 'event', kind, 'job', name, 'code', code)
 end

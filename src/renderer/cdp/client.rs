@@ -24,7 +24,7 @@ use super::frame::{self, FrameDecoder, Message, OUTGOING_LIMIT};
 use super::session::{Event, RawReply, Route, Session};
 
 /// The largest frame we read from Chromium, in bytes: a PDF of 380 MB.
-pub const FRAME_LIMIT: usize = 512 * 1024 * 1024;
+pub const FRAME_LIMIT: usize = 192 * 1024 * 1024;
 
 /// Commands waiting for the writer. Few are ever: two calls a receipt.
 const OUTGOING_QUEUE: usize = 64;
@@ -99,6 +99,12 @@ impl Connection {
     #[must_use]
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.shared.lock().closed.clone()
+    }
+
+    /// How many commands were given so far.
+    #[must_use]
+    pub fn commands(&self) -> u64 {
+        self.shared.lock().next_id
     }
 
     /// Ends it: pending calls fail with `reason`, unless it had ended before.

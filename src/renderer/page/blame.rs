@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::failure::{Class, Failure};
 use crate::job::length::MAX_POINTS;
-use crate::renderer::cdp::CdpError;
+use crate::renderer::cdp::{CdpError, CloseReason};
 use crate::renderer::pdf::Malformed;
 
 /// A render that failed, and whether the page may serve another job.
@@ -22,7 +22,7 @@ impl Failed {
         Self { failure: Failure::new(class, code, message, remedy), page_is_sound: true }
     }
 
-    fn broken(class: Class, code: &'static str, message: String, remedy: &str) -> Self {
+    pub(super) fn broken(class: Class, code: &'static str, message: String, remedy: &str) -> Self {
         Self { failure: Failure::new(class, code, message, remedy), page_is_sound: false }
     }
 
@@ -98,7 +98,7 @@ impl Failed {
     pub(crate) fn browser_died() -> Self {
         Self::broken(
             Class::Interrupted,
-            "browser_died",
+            crate::failure::BROWSER_DIED,
             "the browser died while the document was being rendered".into(),
             "nothing: the job runs again in a new browser",
         )
@@ -108,6 +108,12 @@ impl Failed {
     pub(crate) fn from_cdp(error: &CdpError, allowed: Duration) -> Self {
         match error {
             CdpError::Timeout { .. } => Self::timed_out(allowed),
+            CdpError::Closed { reason: CloseReason::TooLarge { limit }, .. } => Self::broken(
+                Class::Document,
+                "pdf_too_large",
+                format!("the PDF is larger than Chromium may hand over ({limit} bytes encoded)"),
+                "use smaller images, or split the document",
+            ),
             CdpError::Closed { .. } => Self::browser_died(),
             CdpError::Crashed { .. } => Self::broken(
                 Class::Renderer,

@@ -6,6 +6,9 @@
 //!    └ only what changed            └ only if it loads any       └ one page, or relaxed and once more
 //! ```
 //!
+//! A document with assets is rendered the same way, with its requests answered
+//! beside it ([`fetch`]); one without pays nothing for that.
+//!
 //! A plain receipt costs two calls to Chromium, one on a roll three: the page
 //! remembers style sheet, viewport and media, and sets only what is new.
 //!
@@ -16,9 +19,11 @@
 //! render was abandoned.
 
 mod blame;
+mod fetch;
 mod finish;
 mod probe;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +39,7 @@ use tokio::time::Instant;
 pub use blame::Failed;
 use finish::{Unfinished, finish};
 
+use super::assets::Shelf;
 use super::cdp::{CdpError, RawReply, Session};
 use super::context::Context;
 use super::paper::{self, MAX_SHRINK, Plan};
@@ -67,6 +73,11 @@ struct Run<'a> {
     page: &'a mut Page,
     options: &'a RenderOptions,
     deadline: Instant,
+    /// Of a job with assets.
+    traffic: Option<fetch::Traffic>,
+    /// Its style sheets, where they may have `@page` rules.
+    sheets: BTreeMap<String, String>,
+    loaded: Option<probe::Loaded>,
     warnings: Vec<Warning>,
 }
 
@@ -133,24 +144,90 @@ impl Page {
         deadline: Instant,
     ) -> Result<Rendered, Failed> {
         let options = Arc::clone(&request.options);
-        let mut run = Run { page: self, options: &options, deadline, warnings: Vec::new() };
-        run.render(request).await
+        let html = markup::disarm(&request.html);
+        let run = Run {
+            page: self,
+            options: &options,
+            deadline,
+            traffic: None,
+            sheets: BTreeMap::new(),
+            loaded: None,
+            warnings: Vec::new(),
+        };
+        if request.assets.is_empty() {
+            let has_page_rules = markup::has_page_rules(&html);
+            return run.alone(request, &html, has_page_rules).await;
+        }
+        let shelf = Shelf::of(&request.assets);
+        run.with_assets(request, &html, &shelf).await
     }
 }
 
 impl Run<'_> {
-    async fn render(&mut self, request: &RenderRequest) -> Result<Rendered, Failed> {
-        let html = markup::disarm(&request.html);
-        let has_page_rules = markup::has_page_rules(&html);
+    /// A document that brings nothing along.
+    async fn alone(
+        mut self,
+        request: &RenderRequest,
+        html: &str,
+        has_page_rules: bool,
+    ) -> Result<Rendered, Failed> {
+        let (pdf, pages) =
+            self.render(request, html, has_page_rules, markup::loads_anything(html)).await?;
+        let mut warnings = self.loaded.take().map(|l| l.warnings(|_| false)).unwrap_or_default();
+        warnings.append(&mut self.warnings);
+        Ok(Rendered { pdf, pages, warnings })
+    }
+
+    /// A document with assets: while it is rendered, they are served.
+    async fn with_assets(
+        mut self,
+        request: &RenderRequest,
+        html: &str,
+        shelf: &Shelf,
+    ) -> Result<Rendered, Failed> {
+        let (session, deadline) = (self.page.session.clone(), self.deadline);
+        let opened = fetch::open(&session, shelf, deadline).await;
+        let (mut server, traffic) = opened.map_err(|error| self.failed(&error))?;
+        self.traffic = Some(traffic);
+        let sheets = shelf.style_sheets().map(|(name, css)| (name.to_owned(), css.into_owned()));
+        self.sheets = sheets.collect();
+        let in_sheets = self.sheets.values().any(|css| markup::has_page_rules(css));
+        let has_page_rules = in_sheets || markup::has_page_rules(html);
+        let html = shelf.with_base(html);
+        let result = tokio::select! {
+            result = self.render(request, &html, has_page_rules, true) => result,
+            failed = server.serve(deadline) => Err(failed),
+        };
+        if result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
+            fetch::close(&session, deadline).await.map_err(|error| self.failed(&error))?;
+        }
+        let (pdf, pages) = result?;
+        let loaded = self.loaded.take();
+        let mut warnings = loaded.map(|l| l.warnings(|url| server.named(url))).unwrap_or_default();
+        warnings.extend(server.warnings());
+        warnings.append(&mut self.warnings);
+        Ok(Rendered { pdf, pages, warnings })
+    }
+
+    async fn render(
+        &mut self,
+        request: &RenderRequest,
+        html: &str,
+        has_page_rules: bool,
+        loads_anything: bool,
+    ) -> Result<(Vec<u8>, u32), Failed> {
         let plan = paper::plan(self.options, has_page_rules);
         if !plan.has_room() {
             return Err(Failed::margin_too_large());
         }
         self.prepare(&plan).await?;
-        let content = SetContent { frame_id: &self.page.frame.clone(), html: &html };
+        let content = SetContent { frame_id: &self.page.frame.clone(), html };
         self.raw("Page.setDocumentContent", &content).await?;
-        if markup::loads_anything(&html) {
+        if loads_anything {
             self.wait_until_loaded().await?;
+        }
+        if self.traffic.is_some() {
+            self.evaluate::<serde::de::IgnoredAny>(probe::MEND_LINKS).await?;
         }
         let date = request.date;
         let (pdf, pages) = if plan.is_roll() {
@@ -159,8 +236,7 @@ impl Run<'_> {
             let reply = self.print(&plan, 0.0).await?;
             finish(reply, &request.options, plan.exact_size(), date, None).await?
         };
-        let pages = u32::try_from(pages).unwrap_or(u32::MAX);
-        Ok(Rendered { pdf, pages, warnings: std::mem::take(&mut self.warnings) })
+        Ok((pdf, u32::try_from(pages).unwrap_or(u32::MAX)))
     }
 
     /// Sets style sheet, viewport and media, where they are not set already.
@@ -201,11 +277,15 @@ impl Run<'_> {
         loop {
             let left = limit.saturating_duration_since(Instant::now());
             match self.evaluate_within::<probe::Loaded>(probe::LOADED, left).await {
-                Ok(loaded) if loaded.ready || left <= pause => {
-                    self.warnings.extend(loaded.warnings());
-                    return Ok(());
+                Ok(mut loaded) => {
+                    let quiet = self.traffic.as_mut().is_none_or(fetch::Traffic::is_quiet);
+                    loaded.ready &= quiet;
+                    if loaded.ready || left <= pause {
+                        self.loaded = Some(loaded);
+                        return Ok(());
+                    }
+                    tokio::time::sleep(pause).await;
                 }
-                Ok(_) => tokio::time::sleep(pause).await,
                 // A page that hangs fails at its deadline, in the next call.
                 Err(CdpError::Timeout { .. }) => {
                     self.warnings.push(probe::still_loading());
@@ -224,7 +304,7 @@ impl Run<'_> {
         date: OffsetDateTime,
     ) -> Result<(Vec<u8>, usize), Failed> {
         if has_page_rules && self.options.margin.is_none() {
-            let found: probe::PageMargins = self.evaluate(probe::MARGINS).await?;
+            let found: probe::PageMargins = self.evaluate(&probe::margins(&self.sheets)).await?;
             plan = plan.with_margins(margins(&found));
             if !plan.has_room() {
                 return Err(Failed::margin_too_large());

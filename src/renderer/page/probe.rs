@@ -4,9 +4,11 @@
 //! Timers and event listeners do not fire in such a page, promises do. So an
 //! expression answers at once with what it sees, and is asked again.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
-use crate::renderer::Warning;
+use crate::renderer::{Warning, assets};
 
 /// How many sources a warning names.
 const NAMED: usize = 5;
@@ -28,23 +30,73 @@ pub(super) const LOADED: &str = r"(async () => {
     ready: document.readyState === 'complete' && document.fonts.status === 'loaded'
       && images.every((i) => i.complete),
     images: images.filter((i) => i.complete && i.naturalWidth === 0)
-      .map((i) => name(i.getAttribute('src') || i.currentSrc)),
+      .map((i) => ({ name: name(i.getAttribute('src') || i.currentSrc), url: i.currentSrc || i.src })),
+    sheets: [...document.querySelectorAll('link[rel~=stylesheet i][href]')]
+      .filter((l) => !l.sheet && !l.disabled)
+      .map((l) => ({ name: name(l.getAttribute('href')), url: l.href })),
     fonts: fonts.filter((f) => f.status === 'error').map((f) => name(f.family)),
   };
 })()";
 
+/// In a document with assets: the base is for them, not for links. A link into
+/// the document stays one; one that the document gave a base of its own follows
+/// that; any other relative link leads nowhere, and becomes what it is without a
+/// base, a link that no PDF has.
+pub(super) const MEND_LINKS: &str = r"(() => {
+  const bases = [...document.querySelectorAll('base[href]')].map((b) => b.getAttribute('href'));
+  let own;
+  try { own = new URL(bases[1]).href; } catch { own = undefined; }
+  for (const link of document.querySelectorAll('a[href], area[href], svg a')) {
+    for (const name of ['href', 'xlink:href']) {
+      const href = link.getAttribute(name);
+      if (href === null || href.startsWith('#')) continue;
+      let relative;
+      try { new URL(href); relative = false; } catch { relative = true; }
+      if (!relative) continue;
+      let to = 'http://[';
+      if (own) try { to = new URL(href, own).href; } catch { to = 'http://['; }
+      link.setAttribute(name, to);
+    }
+  }
+})()";
+
 /// The margins that the document's `@page` rules give to the first page, in
-/// CSS pixels. What follows the size of the page or of a font is left out.
-pub(super) const MARGINS: &str = r"(() => {
+/// CSS pixels. What follows the size of the page or of a font is left out. A
+/// style sheet that is an asset cannot be looked into: it comes from another
+/// origin than the document. So its text is read once more, from `assets`.
+const MARGINS: &str = r"((assets) => {
   const found = [{}, {}, {}];
   const rank = { '': 0, ':right': 1, ':first': 2 };
   const applies = (media) => !media || !media.mediaText || matchMedia(media.mediaText).matches;
   const pixels = (text) => {
     try { return CSSNumericValue.parse(text).to('px').value; } catch { return undefined; }
   };
+  const textOf = (url) => {
+    let path;
+    try { path = new URL(url).pathname.slice(1); } catch { return undefined; }
+    for (;;) {
+      if (Object.hasOwn(assets, path)) return assets[path];
+      const slash = path.indexOf('/');
+      if (slash < 0) return undefined;
+      path = path.slice(slash + 1);
+    }
+  };
+  const walkAsset = (url, depth) => {
+    const text = textOf(url);
+    if (text === undefined || depth > 8) return;
+    const bare = text.replace(/\/\*[\s\S]*?\*\//g, ' ');
+    const imports = /@import\s*(?:url\()?\s*['\x22]?([^'\x22)\s;]+)['\x22]?\s*\)?([^;]*);/gi;
+    for (const [, to, media] of bare.matchAll(imports)) {
+      if (media.trim() && !matchMedia(media).matches) continue;
+      try { walkAsset(new URL(to, url).href, depth + 1); } catch { continue; }
+    }
+    const copy = new CSSStyleSheet();
+    copy.replaceSync(text);
+    walk(copy);
+  };
   const walk = (sheet) => {
     let rules;
-    try { rules = sheet.cssRules; } catch { return; }
+    try { rules = sheet.cssRules; } catch { walkAsset(sheet.href, 0); return; }
     for (const rule of rules) {
       if (rule instanceof CSSPageRule) {
         const into = found[rank[rule.selectorText]];
@@ -64,7 +116,7 @@ pub(super) const MARGINS: &str = r"(() => {
     if (!sheet.disabled && applies(sheet.media)) walk(sheet);
   }
   return Object.assign({}, ...found);
-})()";
+})";
 
 /// Remembers every element's asked-for height, on the document's own root, so
 /// that it goes with the document.
@@ -93,6 +145,15 @@ pub(super) const RELEASE_HEIGHTS: &str = r"(() => {
   return released;
 })()";
 
+/// The expression for the margins of a document with these style sheets as assets.
+pub(super) fn margins(sheets: &BTreeMap<String, String>) -> String {
+    let mut assets = serde_json::Map::new();
+    for (name, css) in sheets {
+        assets.insert(name.clone(), css.as_str().into());
+    }
+    format!("{MARGINS}({})", serde_json::Value::Object(assets))
+}
+
 /// The expression that gives the page our style sheet, or takes it away.
 pub(super) fn adopt(css: &str) -> String {
     if css.is_empty() {
@@ -109,8 +170,16 @@ pub(super) fn adopt(css: &str) -> String {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Loaded {
     pub(super) ready: bool,
-    images: Vec<String>,
+    images: Vec<Source>,
+    sheets: Vec<Source>,
     fonts: Vec<String>,
+}
+
+/// Where something should have come from: in the document's words, and in full.
+#[derive(Debug, Deserialize)]
+struct Source {
+    name: String,
+    url: String,
 }
 
 /// The answer to [`MARGINS`].
@@ -123,15 +192,30 @@ pub(super) struct PageMargins {
 }
 
 impl Loaded {
-    /// What a person should know.
-    pub(super) fn warnings(&self) -> Vec<Warning> {
+    /// What a person should know, except of URLs that are `named` otherwise.
+    pub(super) fn warnings(&self, named: impl Fn(&str) -> bool) -> Vec<Warning> {
+        let unnamed = |sources: &[Source]| -> Vec<String> {
+            let left = sources.iter().filter(|source| !named(&source.url));
+            left.map(|source| assets::shown(&source.name)).collect()
+        };
         let mut warnings = Vec::new();
-        if !self.images.is_empty() {
+        let images = unnamed(&self.images);
+        if !images.is_empty() {
             warnings.push(Warning {
                 code: "image_missing",
-                message: format!("no picture came from {}", list(&self.images)),
-                remedy: "put images into the document as data: URLs; a document has no network \
-                         and no files"
+                message: format!("no picture came from {}", list(&images)),
+                remedy: "send images with the job (`assets`) and use relative URLs, or data: \
+                         URLs; a document has no network and no files"
+                    .into(),
+            });
+        }
+        let sheets = unnamed(&self.sheets);
+        if !sheets.is_empty() {
+            warnings.push(Warning {
+                code: "stylesheet_missing",
+                message: format!("no style sheet came from {}", list(&sheets)),
+                remedy: "send style sheets with the job (`assets`) and use relative URLs, or put \
+                         them into <style>"
                     .into(),
             });
         }
@@ -139,7 +223,8 @@ impl Loaded {
             warnings.push(Warning {
                 code: "font_missing",
                 message: format!("no font came for {}", list(&self.fonts)),
-                remedy: "put fonts into the document as data: URLs, or install them on the worker"
+                remedy: "send fonts with the job (`assets`) and use relative URLs, or data: URLs, \
+                         or install them on the worker"
                     .into(),
             });
         }
@@ -156,7 +241,7 @@ pub(super) fn still_loading() -> Warning {
         code: "still_loading",
         message: "images, fonts or style sheets were still loading when the document was printed"
             .into(),
-        remedy: "put them into the document as data: URLs; a document has no network".into(),
+        remedy: "make them smaller or fewer, or give the job more time (`timeout_ms`)".into(),
     }
 }
 
@@ -190,9 +275,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_but_not_without_end() {
-        let images = (0..8).map(|n| format!("{n}.png")).collect();
-        let loaded = Loaded { ready: true, images, fonts: vec!["Till".into()] };
-        let warnings = loaded.warnings();
+        let source = |n: usize| Source { name: format!("{n}.png"), url: format!("x:{n}") };
+        let images = (0..9).map(source).collect();
+        let (sheets, fonts) = (vec![], vec!["Till".into()]);
+        let loaded = Loaded { ready: true, images, sheets, fonts };
+        let warnings = loaded.warnings(|url| url == "x:8");
         assert_eq!(warnings.len(), 2);
         assert!(warnings[0].message.ends_with("0.png, 1.png, 2.png, 3.png, 4.png, 3 more"));
         assert_eq!(warnings[1].code, "font_missing");

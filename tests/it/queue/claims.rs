@@ -104,16 +104,16 @@ async fn a_heartbeat_keeps_leases_and_names_those_that_are_lost() {
         rig.expire_lease(name).await;
     }
     let leases = [(kept.name().clone(), kept.token().to_owned())];
-    assert_eq!(queue.renew(&leases, "{}").await.unwrap(), []);
+    assert_eq!(queue.renew(&leases, "{}").await.unwrap(), [""; 0]);
     let other = rig.queue("w2").await;
     assert_eq!(other.housekeep().await.unwrap().reaped, 1, "only what was not renewed");
     rig.assert_consistent().await;
     let both = [leases[0].clone(), (lost.name().clone(), lost.token().to_owned())];
-    assert_eq!(queue.renew(&both, "{}").await.unwrap(), [lost.name().clone()]);
+    assert_eq!(queue.renew(&both, "{}").await.unwrap(), [lost.token()]);
     // The other one has it now: still lost, though the name is leased.
     let theirs = expect_claim(&other).await;
     assert_eq!(theirs.lease.name(), lost.name());
-    assert_eq!(queue.renew(&both, "{}").await.unwrap(), [lost.name().clone()]);
+    assert_eq!(queue.renew(&both, "{}").await.unwrap(), [lost.token()]);
     rig.assert_consistent().await;
 }
 

@@ -108,7 +108,7 @@ async fn scripts_that_redis_forgot_are_loaded_again_in_every_transition() {
         flush().await;
         let claimed = expect_claim(&queue).await;
         flush().await;
-        assert_eq!(queue.renew(&[], "{}").await.unwrap(), []);
+        assert_eq!(queue.renew(&[], "{}").await.unwrap(), [""; 0]);
         flush().await;
         queue.retry(&claimed.lease, Duration::ZERO, false, "again").await.unwrap();
         let claimed = expect_claim(&queue).await;
