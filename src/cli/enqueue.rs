@@ -17,6 +17,7 @@ const MOST_IN_HAND: usize = 64 * 1024 * 1024;
 
 /// Pushes receipts to the queue.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("waits").args(["wait", "out"]).multiple(true))]
 pub struct Args {
     /// HTML files, or directories of .html files; - is stdin
     #[arg(required = true, value_name = "FILE")]
@@ -38,7 +39,7 @@ pub struct Args {
     #[arg(long)]
     wait: bool,
     /// How long to wait for all replies, like 60s
-    #[arg(long, default_value = "60s", value_name = "DURATION")]
+    #[arg(long, default_value = "60s", value_name = "DURATION", requires = "waits")]
     timeout: String,
     /// Write the PDFs here, as ID.pdf; implies --wait
     #[arg(long, value_name = "DIR")]

@@ -173,10 +173,12 @@ fn no_reply_in_time_is_told_as_no_worker() {
     let server = RedisServer::volatile();
     let dir = tempfile::tempdir().unwrap();
     let html = file(dir.path(), "a.html", receipt("Nobody"));
+    let out = dir.path().join("out");
     let output = run(tillroll().args([
         "enqueue",
         &html,
-        "--wait",
+        "--out",
+        out.to_str().unwrap(),
         "--timeout",
         "1s",
         "--redis",

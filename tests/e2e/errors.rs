@@ -78,6 +78,64 @@ fn a_full_disk_is_told_and_a_device_is_not_replaced() {
     assert_fails(&shown, 1, &["stdout", "disk full"]);
 }
 
+/// A machine that differs from this one as bubblewrap's arguments say.
+fn elsewhere(arguments: &[&str], command: &[&str]) -> std::process::Output {
+    let mut bwrap = std::process::Command::new("bwrap");
+    bwrap.args(["--dev-bind", "/", "/"]).args(arguments).arg("--").args(command);
+    // Nothing of this machine's caches and settings.
+    let kept = ["PATH", "TMPDIR"].map(|name| (name, std::env::var_os(name)));
+    bwrap.env_clear().envs(kept.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    run(bwrap.env("HOME", "/nonexistent").stdin(Stdio::null()))
+}
+
+const TILLROLL: &str = env!("CARGO_BIN_EXE_tillroll");
+
+#[test]
+fn without_any_chromium_every_place_is_named_with_the_package_to_install() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = file(dir.path(), "good.html", receipt("Good"));
+    // What is left is Debian's wrapper script in /usr/bin, if anything.
+    let output = elsewhere(&["--tmpfs", "/usr/lib/chromium"], &[TILLROLL, "render", &good]);
+    let remedies = ["no Chromium found", "/usr/lib/chromium/chromium-headless-shell: not found"];
+    assert_fails(&output, 69, &remedies);
+    assert_fails(&output, 69, &["apt-get install chromium-headless-shell", "renderer.path"]);
+}
+
+#[test]
+fn a_read_only_disk_and_a_full_one_are_told_and_nothing_half_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) =
+        (file(dir.path(), "1.html", receipt("One")), file(dir.path(), "2.html", receipt("Two")));
+    let (place, out) = (dir.path().to_str().unwrap(), dir.path().join("out"));
+    std::fs::create_dir(&out).unwrap();
+    let out = out.to_str().unwrap();
+    let null = ["--set", "renderer.kind=null"];
+    let render = [&[TILLROLL, "render", &one][..], &null].concat();
+    let output = elsewhere(&["--ro-bind", place, place], &render);
+    assert_fails(&output, 1, &["1.pdf", "Read-only file system", "may write to"]);
+
+    // One page of memory: one PDF fits, the other does not, whichever comes first.
+    let script = format!("{TILLROLL} render {one} {two} -o {out} {}; code=$?", null.join(" "));
+    let script = format!("{script}; ls {out}; exit $code");
+    let output = elsewhere(&["--size", "4096", "--tmpfs", out], &["sh", "-c", &script]);
+    assert_fails(&output, 1, &["/out/", ".pdf", "No space left", "free some disk space"]);
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    let left: Vec<&str> = shown.lines().filter(|line| line.len() == "1.pdf".len()).collect();
+    assert_eq!(left.len(), 1, "{shown}");
+    assert!(!shown.contains(".part"), "something half is left: {shown}");
+}
+
+#[test]
+fn a_file_without_permission_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = file(dir.path(), "secret.html", receipt("Secret"));
+    std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o000)).unwrap();
+    // Root may read everything; this one is no longer root.
+    let nobody = ["--unshare-user", "--uid", "1000", "--cap-drop", "ALL"];
+    let output = elsewhere(&nobody, &[TILLROLL, "render", &secret]);
+    assert_fails(&output, 65, &["secret.html", "Permission denied", "file's permissions"]);
+}
+
 #[test]
 fn a_link_is_followed_not_replaced() {
     let dir = tempfile::tempdir().unwrap();

@@ -47,7 +47,8 @@ pub use crate::job::{Name, Output, Priority, Status};
 
 /// No wait blocks for longer on the server; a longer one asks again.
 const BLOCK: Duration = Duration::from_secs(10);
-/// Nor for less: Redis reads a wait of nothing as one without an end.
+/// Nor for less: Redis reads a wait of nothing as one without an end. (Fractions of
+/// a second are understood from 6.0 on.)
 const SHORTEST_BLOCK: Duration = Duration::from_millis(10);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A round trip carries no more than this, unless one element is larger: Redis
@@ -223,7 +224,7 @@ impl Client {
     /// same one, and read it until its time is over. `None` once `wait` is over.
     ///
     /// # Errors
-    /// Where Redis is away.
+    /// Where Redis is away, or full: reading is a write there, taking is not.
     pub async fn read(&self, name: &Name, wait: Duration) -> Result<Option<Answer>, QueueError> {
         self.read_until(name, Instant::now() + wait).await
     }
