@@ -5,6 +5,7 @@
 //! and for the one error; nothing else in the crate prints, reads the environment
 //! or knows exit codes.
 
+mod assets;
 mod backend;
 pub mod config;
 pub mod demo;

@@ -15,6 +15,7 @@ use super::options::PrintFlags;
 use super::{Session, parts};
 use crate::failure;
 use crate::job::RenderOptions;
+use crate::job::assets::Asset;
 use crate::memory::Governor;
 use crate::renderer::{RenderRequest, Warning};
 
@@ -28,6 +29,10 @@ pub struct Args {
     /// [default: beside each file, as .pdf; stdout for stdin]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
+    /// Images, fonts and style sheets that the documents name by relative URL:
+    /// with --assets static, logo.png and /static/logo.png are static/logo.png
+    #[arg(long, value_name = "DIR")]
+    assets: Option<PathBuf>,
     #[command(flatten)]
     print: PrintFlags,
 }
@@ -51,11 +56,15 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     for (input, target) in inputs.into_iter().zip(targets) {
         documents.push(Document { html: input.read()?.into(), file: input.shown(), target });
     }
+    let assets: Arc<[Asset]> = match &args.assets {
+        Some(dir) => super::assets::read(dir)?.into(),
+        None => Arc::default(),
+    };
     let governor = parts::governor(session, 0)?;
     super::runtime()?.block_on(async {
         let backend = Backend::start(session, governor.plan().slots)?;
         let result = match backend.ready().await {
-            Ok(()) => all(&backend, &governor, documents, &options).await,
+            Ok(()) => all(&backend, &governor, documents, &options, &assets).await,
             Err(failure) => Err(failure),
         };
         backend.close().await;
@@ -136,6 +145,7 @@ async fn all(
     governor: &Governor,
     documents: Vec<Document>,
     options: &Arc<RenderOptions>,
+    assets: &Arc<[Asset]>,
 ) -> Result<Vec<Line>, Failure> {
     let bar = progress(documents.len());
     let mut running = JoinSet::new();
@@ -145,11 +155,12 @@ async fn all(
         while running.len() < governor.slots() {
             let Some((index, document)) = waiting.next() else { break };
             let (renderer, options) = (backend.renderer(), Arc::clone(options));
+            let assets = Arc::clone(assets);
             running.spawn(async move {
                 let request = RenderRequest {
                     tenant: "cli".into(),
                     html: Arc::clone(&document.html),
-                    assets: Arc::default(),
+                    assets,
                     options,
                     date: OffsetDateTime::now_utc(),
                 };

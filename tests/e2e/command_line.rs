@@ -51,6 +51,28 @@ fn render_writes_a_pdf_beside_each_file() {
 }
 
 #[test]
+fn render_finds_assets_by_either_url() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/assets");
+    let logo = std::fs::read(fixtures.join("logo.png")).unwrap();
+    std::fs::create_dir(dir.path().join("static")).unwrap();
+    file(&dir.path().join("static"), "logo.png", logo);
+    let page =
+        |url: &str| format!("<!doctype html><p>Logo</p><img src='{url}' width=60 height=30>");
+    for (name, url, warnings) in
+        [("a", "/static/logo.png", 0), ("b", "logo.png", 0), ("c", "/static/other.png", 1)]
+    {
+        let html = file(dir.path(), &format!("{name}.html"), page(url));
+        let output = run(tillroll()
+            .args(["render", &html, "--json", "--assets"])
+            .arg(dir.path().join("static")));
+        assert!(output.status.success(), "{}", stderr(&output));
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(report.matches("\"code\":").count(), warnings, "{url}: {report}");
+    }
+}
+
+#[test]
 fn render_reads_stdin_and_writes_stdout() {
     let mut child = tillroll()
         .args(["render", "-", "--paper", "A5", "--title", "Stdin"])
