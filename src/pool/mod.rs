@@ -202,9 +202,12 @@ impl Shared {
         let Some(warm) = busy.warm() else { return Err(closed()) };
         let result = warm.page.render(&request, deadline).await;
         let browser_died = warm.browser.is_dead();
+        let is_spent = warm.page.is_spent();
         match result {
             Ok(rendered) => {
-                busy.give_back();
+                if !is_spent {
+                    busy.give_back();
+                }
                 Ok(rendered)
             }
             Err(failed) if failed.page_is_sound => {
