@@ -227,9 +227,12 @@ impl Shared {
             return Err(Failed::browser_died().failure);
         }
         let browser_died = warm.browser.is_dead();
+        let is_spent = warm.page.is_spent();
         match result {
             Ok(rendered) => {
-                busy.give_back();
+                if !is_spent {
+                    busy.give_back();
+                }
                 Ok(rendered)
             }
             Err(failed) if failed.page_is_sound => {

@@ -66,6 +66,7 @@ pub struct Page {
     css: String,
     viewport: (u32, u32),
     media: Option<Media>,
+    spent: bool,
 }
 
 /// One render: its page, its deadline, what was noticed.
@@ -110,7 +111,15 @@ impl Page {
             css: String::new(),
             viewport: (0, 0),
             media: None,
+            spent: false,
         }
+    }
+
+    /// Whether it must not be used again although its last render went well: the
+    /// document still asks for things, and the next one would be blamed for them.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.spent
     }
 
     /// Renders one document; every wait ends at `deadline`.
@@ -181,8 +190,13 @@ impl Run<'_> {
         if result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
             fetch::close(&session, deadline).await.map_err(|error| self.failed(&error))?;
         }
-        let (pdf, pages) = result?;
         let loaded = self.loaded.take();
+        let is_settled = loaded.as_ref().is_some_and(|loaded| loaded.ready);
+        self.page.spent = !is_settled;
+        let (pdf, pages) = result.map_err(|failed| Failed {
+            page_is_sound: failed.page_is_sound && is_settled,
+            ..failed
+        })?;
         let mut warnings = loaded.map(|l| l.warnings(|url| server.named(url))).unwrap_or_default();
         warnings.extend(server.warnings());
         warnings.append(&mut self.warnings);
