@@ -98,8 +98,10 @@ pub fn parse(
     inbox: Priority,
     fallback_id: impl FnOnce() -> String,
 ) -> Result<Job, Box<Rejection>> {
-    let nameless = |problem| Box::new(Rejection { name: None, reply_to: None, problem });
-    let (header, document) = split(element).map_err(nameless)?;
+    let (header, document) = split(element);
+    if let Err(problem) = within_size(element) {
+        return Err(Box::new(Rejection { problem, ..salvage(header) }));
+    }
     let object = match header_object(header) {
         Ok(object) => object,
         Err(problem) => return Err(Box::new(Rejection { problem, ..salvage(header) })),
@@ -114,24 +116,28 @@ pub fn parse(
     })
 }
 
-/// Splits the header line from the document; the JSON-only form has none.
-fn split(element: &[u8]) -> Result<(&[u8], Option<&[u8]>), Problem> {
-    if element.len() > MAX_ELEMENT_BYTES {
-        return Err(Problem::new(
-            "element_too_large",
-            format!("the element has {} bytes", element.len()),
-            format!(
-                "push at most {MAX_ELEMENT_BYTES} bytes; shrink inline images or split the document"
-            ),
-        ));
+fn within_size(element: &[u8]) -> Result<(), Problem> {
+    if element.len() <= MAX_ELEMENT_BYTES {
+        return Ok(());
     }
+    Err(Problem::new(
+        "element_too_large",
+        format!("the element has {} bytes", element.len()),
+        format!(
+            "push at most {MAX_ELEMENT_BYTES} bytes; shrink inline images or split the document"
+        ),
+    ))
+}
+
+/// Splits the header line from the document; the JSON-only form has none.
+fn split(element: &[u8]) -> (&[u8], Option<&[u8]>) {
     let newline = element.iter().position(|byte| *byte == b'\n');
     let (header, rest) = match newline {
         Some(at) => (&element[..at], &element[at + 1..]),
         None => (element, &element[element.len()..]),
     };
     let header = header.strip_suffix(b"\r").unwrap_or(header);
-    Ok((header, (!rest.is_empty()).then_some(rest)))
+    (header, (!rest.is_empty()).then_some(rest))
 }
 
 fn header_object(header: &[u8]) -> Result<Map<String, Value>, Problem> {
@@ -139,7 +145,7 @@ fn header_object(header: &[u8]) -> Result<Map<String, Value>, Problem> {
         |message: String, remedy: &str| Problem::new("malformed_header", message, remedy);
     let shape = "start the element with the header, a JSON object on one line";
     match header.first() {
-        None => return Err(malformed("the element starts with an empty line".to_owned(), shape)),
+        None => return Err(malformed("the element has no header line".to_owned(), shape)),
         Some(b'{') => {}
         Some(0xEF) if header.starts_with(b"\xEF\xBB\xBF") => {
             return Err(malformed(
@@ -235,11 +241,20 @@ fn job(
     let reply_to = fields.token("reply_to", 128)?;
     let (document, assets) = assets::take(fields, document)?;
     let html = html(fields, document)?;
+    let delay = duration(fields, "delay_ms", 0, MAX_TTL_MS)?.unwrap_or_default();
+    let deadline = duration(fields, "deadline_ms", 1, MAX_TTL_MS)?;
+    if deadline.is_some_and(|deadline| deadline <= delay) {
+        return Err(fields.conflict(
+            "deadline_ms",
+            "is over before delay_ms lets the job start",
+            "both count from admission: give a longer deadline_ms",
+        ));
+    }
     Ok(Job {
         name,
         priority,
-        delay: duration(fields, "delay_ms", 0, MAX_TTL_MS)?.unwrap_or_default(),
-        deadline: duration(fields, "deadline_ms", 1, MAX_TTL_MS)?,
+        delay,
+        deadline,
         max_attempts: fields
             .integer("max_attempts", 1, 100)?
             .and_then(|number| u32::try_from(number).ok())

@@ -99,6 +99,9 @@ fn what_is_too_large_is_refused() {
     let mut element = b"{}\n".to_vec();
     element.resize(MAX_ELEMENT_BYTES + 1, b'x');
     assert_eq!(code(&element), "element_too_large");
+    let mut named = b"{\"id\":\"big\"}\n".to_vec();
+    named.resize(MAX_ELEMENT_BYTES + 1, b'x');
+    assert_eq!(read(&named).unwrap_err().name.unwrap().to_string(), "default/big");
     element.truncate(MAX_ELEMENT_BYTES);
     assert!(read(&element).is_ok());
 }
@@ -188,6 +191,7 @@ fn fields_that_contradict_each_other_are_refused() {
         "{\"options\":{\"paper\":\"80mm\",\"footer\":\"<p>\"}}",
         "{\"options\":{\"paper\":\"58mm\",\"margin\":\"30mm\"}}",
         "{\"options\":{\"outline\":true}}",
+        "{\"delay_ms\":5000,\"deadline_ms\":5000}",
     ] {
         assert_eq!(code(format!("{header}\n<p>")), "conflicting_fields", "{header}");
     }

@@ -49,6 +49,9 @@ pub use status::{PoolStatus, Renderer};
 /// A browser that does not open a context within this hangs (80 ms is usual).
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A browser that does not say its version within this hangs.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How much jobs share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
@@ -210,6 +213,19 @@ impl Shared {
         let mut busy = self.checkout(&request.tenant, deadline, allowed).await?;
         let Some(warm) = busy.warm() else { return Err(closed()) };
         let result = warm.page.render(&request, deadline).await;
+        // A whole browser that hangs looks like a slow document: ask it.
+        if let Err(failed) = &result
+            && !failed.page_is_sound
+            && !warm.browser.is_dead()
+            && !warm.browser.answers(ANSWER_TIMEOUT).await
+        {
+            tracing::warn!(
+                pid = warm.browser.pid(),
+                "the browser does not answer any more; replacing it"
+            );
+            warm.browser.kill().await;
+            return Err(Failed::browser_died().failure);
+        }
         let browser_died = warm.browser.is_dead();
         match result {
             Ok(rendered) => {

@@ -31,6 +31,7 @@ pub mod embedded;
 mod inspect;
 pub mod intake;
 pub mod keys;
+mod membership;
 mod redis;
 mod scripts;
 
@@ -43,7 +44,8 @@ use crate::job::{Name, Output, Priority, Status};
 pub use self::client::{Answer, Client};
 pub use self::intake::{Control, Inbound, Intake};
 pub use self::keys::Keys;
-pub use self::redis::{Housekept, Queue, QueueConfig};
+pub use self::membership::Housekept;
+pub use self::redis::{Queue, QueueConfig};
 
 /// Fences one attempt: whoever does not hold it writes nothing.
 ///

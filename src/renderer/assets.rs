@@ -9,7 +9,8 @@
 //! its URL, for the documents after it: nothing of one job may be there for the
 //! next, and a picture that is still decoded is even printed with other commands
 //! than a new one (seen: the colour behind an opaque background is left out).
-//! The PDF does not show the origin: links that would are mended before.
+//! The PDF does not show the origin: the base is taken out before printing, and
+//! links never follow it.
 
 use std::borrow::Cow;
 use std::sync::Arc;

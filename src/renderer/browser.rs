@@ -164,6 +164,11 @@ impl Browser {
         }
     }
 
+    /// Whether its main process answers within `timeout`.
+    pub async fn answers(&self, timeout: Duration) -> bool {
+        self.inner.connection.call(GetVersionParams::default(), timeout).await.is_ok()
+    }
+
     /// Ends it: asks first, kills after `close_timeout`. Returns when nothing
     /// of it is left.
     pub async fn close(&self) {

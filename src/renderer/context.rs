@@ -62,6 +62,9 @@ pub struct Context {
     renderer: Option<Renderer>,
 }
 
+/// How Chromium says that a context does not exist.
+const NO_CONTEXT: &str = "Failed to find context";
+
 /// Disposes of a context that was not opened to the end.
 struct Unfinished<'a> {
     connection: &'a Connection,
@@ -183,7 +186,11 @@ impl Context {
         let Some(id) = self.id.take() else { return Ok(()) };
         self.session.forget();
         let disposed =
-            self.connection.call(DisposeBrowserContextParams::new(id), timeout).await.map(drop);
+            match self.connection.call(DisposeBrowserContextParams::new(id), timeout).await {
+                // It went with its page, or with its browser: there is nothing left to close.
+                Err(CdpError::Refused { message, .. }) if message.contains(NO_CONTEXT) => Ok(()),
+                other => other.map(drop),
+            };
         if let Some(renderer) = &self.renderer {
             let left = deadline.saturating_duration_since(Instant::now());
             if !contain::ended(&renderer.handle, left).await {

@@ -251,7 +251,8 @@ impl Attempt {
         metrics::job_ended(status, claimed.priority);
         let mut reply = Reply::new(&job.name, status);
         reply.timings = timings(claimed, rendered_in, rendered_in);
-        reply.attempts = claimed.attempt;
+        // A job that expired was claimed, but never tried.
+        reply.attempts = claimed.attempt - u32::from(status == Status::Expired);
         reply.error = Some(ReplyError::from(failure));
         ending(job, reply, failure.code, None)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tillroll::job::{Asset, assets::media_type_of};
+use tillroll::job::{Asset, Priority, assets::media_type_of};
 use tillroll::pool::Pool;
 use tillroll::renderer::{Render, RenderRequest};
 
@@ -51,9 +51,15 @@ fn messages(printed: &Printed) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fixture_has_its_images_and_its_font() {
     let pool = pool().await;
-    let html = String::from_utf8(file("with-assets.html")).unwrap();
-    let names = ["logo.png", "panorama.png", "till-segment.woff"];
-    let assets = names.map(|name| asset(name, file(name)));
+    let described: Value = serde_json::from_slice(&file("with-assets.json")).unwrap();
+    let header = json!({"id": "a", "assets": described["assets"], "options": described["options"]});
+    let mut element = format!("{header}\n").into_bytes();
+    element.extend(file("with-assets.html"));
+    for listed in described["assets"].as_array().unwrap() {
+        element.extend(file(listed["name"].as_str().unwrap()));
+    }
+    let job = tillroll::job::parse(&element, Priority::Interactive, String::new).unwrap();
+    let (html, assets) = (job.html, job.assets);
     let printed = print_with(&pool, &html, json!({"paper": "80mm"}), &assets).await;
     assert_eq!(printed.warnings(), Vec::<&str>::new(), "{}", messages(&printed));
     assert_eq!(printed.rendered.pages, 1);
@@ -115,12 +121,29 @@ async fn every_way_to_name_an_image_works() {
             "svg image",
             "<svg width=90 height=90><image href=a.svg width=90 height=90 /></svg>".into(),
         ),
+        (
+            "style",
+            "<style>div{height:90px;width:90px;background:url(a.svg)}</style><div></div>".into(),
+        ),
+        (
+            "style for print",
+            "<style>@media print{i{content:url(static/a.svg)}}</style><i>x</i>".to_owned(),
+        ),
         ("own base", "<base href='https://shop.example/'><img src=a.svg>".to_owned()),
     ] {
-        let printed = print_with(&pool, &page(&body), none(), &assets).await;
-        assert_eq!(printed.warnings(), Vec::<&str>::new(), "{what}: {}", messages(&printed));
-        let dark = dark(&printed);
-        assert!((4000..6000).contains(&dark), "{what}: {dark}");
+        let follows = format!("<section style='height:110vh'>{body}");
+        for (body, options) in [
+            (&body, json!({})),
+            (&body, json!({"paper": "A4", "scale": 1.0, "margin": "20mm"})),
+            (&body, json!({"paper": "80mm"})),
+            (&follows, json!({"paper": "80mm"})),
+        ] {
+            let printed = print_with(&pool, &page(body), options.clone(), &assets).await;
+            let said = messages(&printed);
+            assert_eq!(printed.warnings(), Vec::<&str>::new(), "{what}, {options}: {said}");
+            let dark = dark(&printed);
+            assert!((4000..6000).contains(&dark), "{what}, {options}: {dark}");
+        }
     }
     let far = page("<div style='height:6000px'></div><img loading=lazy src=a.svg>");
     let printed = print_with(&pool, &far, json!({"paper": "80mm"}), &assets).await;
@@ -203,20 +226,26 @@ async fn links_into_the_document_stay_inside() {
             .collect();
         (text.matches("/Dest").count() > 1, text.matches("/Subtype /Link").count(), uris)
     };
-    let body = "<a href='#end'>in</a> <a href='https://shop.example/a'>out</a>
+    // What is generated is an area of its own: two for each link.
+    let body = "<style>a[href]::after{content:' (' attr(href) ')'}</style>
+                <a href='#end'>in</a> <a href='https://shop.example/a'>out</a>
                 <a href='terms.html'>relative</a> <a href='/x#end'>other</a>
                 <p id=end style='margin-top:1500px'>End";
     let assets = [asset("a.svg", svg("black", 9))];
     let without = print(&pool, &page(body), none()).await;
     let with = print_with(&pool, &page(body), none(), &assets).await;
-    assert_eq!(links(&without), (true, 2, vec!["https://shop.example/a".to_owned()]));
+    assert_eq!(links(&without), (true, 4, vec!["https://shop.example/a".to_owned(); 2]));
     assert_eq!(links(&with), links(&without));
     assert!(with.rendered.pdf == without.rendered.pdf, "assets that are not used change nothing");
     let based = page(&format!("<base href='https://shop.example/de/'>{body}"));
     let (inside, count, uris) = links(&print_with(&pool, &based, none(), &assets).await);
     assert!(inside, "{uris:?}");
-    assert_eq!(count, 4);
+    assert_eq!(count, 8);
     assert!(uris.contains(&"https://shop.example/de/terms.html".to_owned()), "{uris:?}");
+    let paper = json!({"paper": "80mm"});
+    let roll = print_with(&pool, &page(body), paper, &assets).await;
+    assert_eq!(links(&roll), links(&print(&pool, &page(body), json!({"paper": "80mm"})).await));
+    assert!(roll.text().contains("(terms.html)"), "{}", roll.text());
     pool.close().await;
 }
 

@@ -88,6 +88,31 @@ fn a_killed_chromium_process_of_any_kind_loses_no_job() {
     }
 }
 
+#[test]
+fn a_browser_that_hangs_is_replaced_and_its_job_is_not_blamed() {
+    let server = RedisServer::volatile();
+    let mut redis = connect(&server.url());
+    let worker = Worker::start(&server.url(), &["--set", "renderer.timeout=2s"]);
+    let warm = push(&mut redis, TENANTS);
+    assert_all_done(&mut redis, &warm);
+    let processes = worker.chromium();
+    let (pid, _) = processes.iter().find(|(_, kind)| kind == "browser").unwrap();
+    let hung = handle(*pid).unwrap();
+    kill_process(Pid::from_raw((*pid).try_into().unwrap()).unwrap(), Signal::STOP).unwrap();
+    let stopped = Instant::now();
+    // Tenants with a warm page, and one for whom a page would have to be opened.
+    let mut names = push(&mut redis, TENANTS);
+    let _: i64 = redis.lpush(format!("{PREFIX}in"), element("new", "r-1", "New")).unwrap();
+    names.push("new/r-1".to_owned());
+    for name in &names {
+        let (reply, _) = take(&mut redis, name, 60).unwrap();
+        assert_eq!((&reply["status"], &reply["attempts"]), (&"done".into(), &1.into()), "{reply}");
+    }
+    assert!(all_gone(&[hung], Duration::from_secs(1)));
+    println!("hung browser: all done {} ms after it stopped", stopped.elapsed().as_millis());
+    assert_nothing_left(&mut redis);
+}
+
 /// Redis has no event for a client that begins to wait: ask until so many do.
 fn wait_until_blocked(redis: &mut Connection, clients: usize) {
     let blocked = format!("blocked_clients:{clients}");

@@ -243,6 +243,11 @@ impl Server<'_> {
 }
 
 impl Traffic {
+    /// Where the job's assets are.
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// Whether nothing is on its way, and nothing came or went since the last
     /// question. The renderer tells of a request before it answers a call that
     /// caused it.

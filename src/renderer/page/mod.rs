@@ -19,6 +19,7 @@
 //! render was abandoned.
 
 mod blame;
+mod calls;
 mod fetch;
 mod finish;
 mod probe;
@@ -31,7 +32,6 @@ use chromiumoxide::cdp::browser_protocol::emulation::{
     SetDeviceMetricsOverrideParams, SetEmulatedMediaParams,
 };
 use chromiumoxide::cdp::browser_protocol::page::{PrintToPdfParams, PrintToPdfTransferMode};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -86,26 +86,6 @@ struct Run<'a> {
 struct SetContent<'a> {
     frame_id: &'a str,
     html: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Evaluate<'a> {
-    expression: &'a str,
-    await_promise: bool,
-    return_by_value: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Evaluated<T> {
-    result: Remote<T>,
-    exception_details: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Remote<T> {
-    value: Option<T>,
 }
 
 #[derive(Deserialize)]
@@ -225,9 +205,6 @@ impl Run<'_> {
         self.raw("Page.setDocumentContent", &content).await?;
         if loads_anything {
             self.wait_until_loaded().await?;
-        }
-        if self.traffic.is_some() {
-            self.evaluate::<serde::de::IgnoredAny>(probe::MEND_LINKS).await?;
         }
         let date = request.date;
         let (pdf, pages) = if plan.is_roll() {
@@ -355,6 +332,10 @@ impl Run<'_> {
     }
 
     async fn print(&self, plan: &Plan, roll_height: f64) -> Result<RawReply, Failed> {
+        if let Some(traffic) = &self.traffic {
+            let take_out = probe::take_out_base(traffic.origin());
+            self.evaluate::<serde::de::IgnoredAny>(&take_out).await?;
+        }
         let (width, height) = plan.inches(roll_height);
         let options = self.options;
         let mut params = PrintToPdfParams::builder()
@@ -383,51 +364,6 @@ impl Run<'_> {
                 .footer_template(or_none(&options.footer));
         }
         self.raw("Page.printToPDF", &params.build()).await
-    }
-
-    fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-
-    fn failed(&self, error: &CdpError) -> Failed {
-        Failed::from_cdp(error, self.options.timeout)
-    }
-
-    async fn call<C>(&self, params: C) -> Result<C::Response, Failed>
-    where
-        C: chromiumoxide::types::Command + Serialize,
-    {
-        let reply = self.page.session.call(params, self.left()).await;
-        reply.map_err(|error| self.failed(&error))
-    }
-
-    async fn raw<P>(&self, method: &'static str, params: &P) -> Result<RawReply, Failed>
-    where
-        P: Serialize + Sync,
-    {
-        let reply = self.page.session.call_raw(method, params, self.left()).await;
-        reply.map_err(|error| self.failed(&error))
-    }
-
-    async fn evaluate<T: DeserializeOwned + Default>(&self, text: &str) -> Result<T, Failed> {
-        let value = self.evaluate_within(text, self.left()).await;
-        value.map_err(|error| self.failed(&error))
-    }
-
-    async fn evaluate_within<T: DeserializeOwned + Default>(
-        &self,
-        expression: &str,
-        timeout: Duration,
-    ) -> Result<T, CdpError> {
-        const METHOD: &str = "Runtime.evaluate";
-        let params = Evaluate { expression, await_promise: true, return_by_value: true };
-        let reply = self.page.session.call_raw(METHOD, &params, timeout).await?;
-        let evaluated: Evaluated<T> = reply.deserialize()?;
-        if evaluated.exception_details.is_some() {
-            let detail = "an expression of ours threw an exception".to_owned();
-            return Err(CdpError::Malformed { method: METHOD, detail });
-        }
-        Ok(evaluated.result.value.unwrap_or_default())
     }
 }
 

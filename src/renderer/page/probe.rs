@@ -38,28 +38,6 @@ pub(super) const LOADED: &str = r"(async () => {
   };
 })()";
 
-/// In a document with assets: the base is for them, not for links. A link into
-/// the document stays one; one that the document gave a base of its own follows
-/// that; any other relative link leads nowhere, and becomes what it is without a
-/// base, a link that no PDF has.
-pub(super) const MEND_LINKS: &str = r"(() => {
-  const bases = [...document.querySelectorAll('base[href]')].map((b) => b.getAttribute('href'));
-  let own;
-  try { own = new URL(bases[1]).href; } catch { own = undefined; }
-  for (const link of document.querySelectorAll('a[href], area[href], svg a')) {
-    for (const name of ['href', 'xlink:href']) {
-      const href = link.getAttribute(name);
-      if (href === null || href.startsWith('#')) continue;
-      let relative;
-      try { new URL(href); relative = false; } catch { relative = true; }
-      if (!relative) continue;
-      let to = 'http://[';
-      if (own) try { to = new URL(href, own).href; } catch { to = 'http://['; }
-      link.setAttribute(name, to);
-    }
-  }
-})()";
-
 /// The margins that the document's `@page` rules give to the first page, in
 /// CSS pixels. What follows the size of the page or of a font is left out. A
 /// style sheet that is an asset cannot be looked into: it comes from another
@@ -152,6 +130,15 @@ pub(super) fn margins(sheets: &BTreeMap<String, String>) -> String {
         assets.insert(name.clone(), css.as_str().into());
     }
     format!("{MARGINS}({})", serde_json::Value::Object(assets))
+}
+
+/// The expression that takes our base out again, once everything is loaded: it
+/// is for assets, not for links. Without it a relative link leads nowhere, as in
+/// any document without a base, or follows a base of the document's own. (Its
+/// `href` is not touched: print styles like to show it.)
+pub(super) fn take_out_base(origin: &str) -> String {
+    let selector = serde_json::Value::from(format!("base[href=\"{origin}\"]"));
+    format!("document.querySelector({selector})?.remove()")
 }
 
 /// The expression that gives the page our style sheet, or takes it away.
