@@ -35,6 +35,7 @@ pub struct Receipt {
     html: String,
     priority: Priority,
     header: Map<String, Value>,
+    assets: Vec<(String, Vec<u8>)>,
 }
 
 /// An element that the worker will accept, with the name under which its reply comes.
@@ -58,7 +59,7 @@ impl Element {
         self.priority
     }
 
-    /// Header line and document, as they are pushed.
+    /// Header line, document and assets, as they are pushed.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -68,7 +69,12 @@ impl Element {
 impl Receipt {
     /// A receipt with this document.
     pub fn new(html: impl Into<String>) -> Self {
-        Self { html: html.into(), priority: Priority::Interactive, header: Map::new() }
+        Self {
+            html: html.into(),
+            priority: Priority::Interactive,
+            header: Map::new(),
+            assets: Vec::new(),
+        }
     }
 
     fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
@@ -152,6 +158,13 @@ impl Receipt {
         self.with("traceparent", context.into())
     }
 
+    /// An image, font or style sheet that the document refers to by this relative
+    /// URL; the name's ending tells its type.
+    pub fn asset(mut self, name: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
+        self.assets.push((name.into(), bytes.into()));
+        self
+    }
+
     /// One print option, as the wire format has it.
     pub fn option(self, name: &str, value: impl Into<Value>) -> Self {
         self.within("options", name, value.into())
@@ -171,9 +184,17 @@ impl Receipt {
             let id = format!("{:016x}", rand::random::<u64>());
             self.header.insert("id".to_owned(), Value::String(id));
         }
+        if !self.assets.is_empty() {
+            let list = self.assets.iter();
+            let list = list.map(|(name, bytes)| json!({"name": name, "length": bytes.len()}));
+            self.header.insert("assets".to_owned(), list.collect());
+        }
         let mut bytes = Value::Object(self.header).to_string().into_bytes();
         bytes.push(b'\n');
         bytes.extend_from_slice(self.html.as_bytes());
+        for (_, asset) in &self.assets {
+            bytes.extend_from_slice(asset);
+        }
         // The id is there; one that could not be read is refused.
         let job = job::parse(&bytes, self.priority, String::new)
             .map_err(|rejection| rejection.problem)?;
@@ -207,6 +228,8 @@ mod tests {
             .traceparent("00-0123456789abcdef0123456789abcdef-0123456789abcdef-01")
             .options(Map::new())
             .option("scale", 0.5)
+            .asset("img/logo.png", *b"\x89PNG")
+            .asset("a.css", "p{}")
             .element()
             .unwrap();
         assert_eq!(element.priority(), Priority::Bulk);
@@ -225,6 +248,9 @@ mod tests {
         assert!(job.traceparent.is_some());
         assert!((job.options.scale - 0.5).abs() < f64::EPSILON);
         assert_eq!(job.html, "<p>x");
+        assert_eq!(job.assets[0].name, "img/logo.png");
+        assert_eq!(job.assets[0].bytes, b"\x89PNG".as_slice());
+        assert_eq!(job.assets[1].media_type, "text/css");
     }
 
     #[test]
@@ -246,6 +272,7 @@ mod tests {
             (Receipt::new(" "), "empty_document"),
             (Receipt::new("<p>x").id("a/b"), "invalid_field"),
             (Receipt::new("<p>x").tenant(""), "invalid_field"),
+            (Receipt::new("<p>x").asset("../a.png", "x"), "asset_name"),
             (Receipt::new("x".repeat(job::MAX_ELEMENT_BYTES)), "element_too_large"),
             (
                 Receipt::new("<p>x").reply_to("m").output(Output::Reply { base64: false }),
