@@ -9,8 +9,7 @@
 //! 3. [`memory`]: whether there is room to start another render.
 //! 4. [`pool`]: which warm, isolated page the document is rendered in.
 //! 5. [`renderer`]: Chromium in its jail, and one page render.
-//! 6. [`output`]: how a result travels back.
-//! 7. [`worker`]: the one task that ties them together.
+//! 6. [`worker`]: the one task that ties them together.
 //!
 //! A producer in Rust needs [`client`] only.
 //!
@@ -21,7 +20,6 @@ pub mod failure;
 pub mod job;
 pub mod memory;
 pub mod metrics;
-pub mod output;
 pub mod pool;
 pub mod queue;
 pub mod renderer;
