@@ -123,7 +123,6 @@ async fn serve(
     // Before anything that counts for the metrics.
     let listening = listen(session).await?;
     let id = worker_id();
-    let backend = Backend::start(session, governor.plan().contexts)?;
     let queue_config = QueueConfig {
         url: url.to_owned(),
         queue: config.queue.name.as_str().to_owned(),
@@ -131,21 +130,18 @@ async fn serve(
         lease: config.queue.lease,
         response_timeout: RESPONSE_TIMEOUT,
     };
-    let connected = Queue::connect(queue_config).await.map_err(|error| {
+    let queue = Queue::connect(queue_config).await.map_err(|error| {
         Failure::new(
             Exit::Unavailable,
             "connecting to Redis",
             crate::worker::chain(&error),
             error.remedy(),
         )
-    });
-    // Whatever is missing or goes wrong: no browser may be left behind.
-    let started = match connected {
-        Ok(queue) => backend.ready().await.map(|()| queue),
-        Err(failure) => Err(failure),
-    };
-    let outcome = match started {
-        Ok(queue) => work(session, id, queue, &backend, governor, stop, listening).await,
+    })?;
+    let backend = Backend::start(session, governor.plan().contexts)?;
+    // Whatever goes wrong from here on: no browser may be left behind.
+    let outcome = match backend.ready().await {
+        Ok(()) => work(session, id, queue, &backend, governor, stop, listening).await,
         Err(failure) => Err(failure),
     };
     backend.close().await;
