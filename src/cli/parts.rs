@@ -127,11 +127,7 @@ pub(super) async fn ready(pool: &Pool) -> Result<(), Failure> {
         |why: String, fix: String| Failure::new(Exit::Unavailable, "launching Chromium", why, fix);
     match tokio::time::timeout(PATIENCE, pool.ready()).await {
         Ok(Ok(())) => Ok(()),
-        // The failure's own remedy is for a worker that runs and tries again.
-        Ok(Err(failure)) => Err(unavailable(
-            failure.message,
-            "run `tillroll doctor`: it tries each part and says what to do".to_owned(),
-        )),
+        Ok(Err(failure)) => Err(unavailable(failure.message, failure.remedy)),
         Err(_) => Err(unavailable(
             format!("no browser was ready within {} s", PATIENCE.as_secs()),
             "look at the machine's load and free memory".to_owned(),

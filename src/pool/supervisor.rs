@@ -122,10 +122,5 @@ fn unavailable(error: &LaunchError) -> Failure {
         message.push_str(&format!(": {next}"));
         cause = next.source();
     }
-    Failure::new(
-        Class::Dependency,
-        "browser_unavailable",
-        message,
-        "run `tillroll doctor`; the worker goes on trying",
-    )
+    Failure::new(Class::Dependency, "browser_unavailable", message, error.remedy())
 }

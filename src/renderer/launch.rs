@@ -64,7 +64,7 @@ pub enum LaunchError {
     #[error(transparent)]
     JailMissing(#[from] JailError),
     /// Namespaces are forbidden here.
-    #[error("the jail was refused: {said}; {}", jail::REMEDY)]
+    #[error("the jail was refused: {said}")]
     JailRefused {
         /// What bubblewrap or Chromium said.
         said: String,
@@ -99,10 +99,7 @@ pub enum LaunchError {
         stderr: String,
     },
     /// It was not ready in time.
-    #[error(
-        "Chromium was not ready within {after:?}; the machine may be out of memory or CPU, \
-         it said: {stderr:?}"
-    )]
+    #[error("Chromium was not ready within {after:?}; it said: {stderr:?}")]
     NotReady {
         /// The time allowed.
         after: Duration,
@@ -112,6 +109,28 @@ pub enum LaunchError {
     /// It refused its first command.
     #[error("Chromium does not answer as it should")]
     Protocol(#[from] CdpError),
+}
+
+impl LaunchError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::EngineMissing { .. } => {
+                "apt-get install chromium-headless-shell, or set renderer.path to the program itself"
+            }
+            Self::JailMissing(_) => "apt-get install bubblewrap",
+            Self::JailRefused { .. } => jail::REMEDY,
+            Self::Spawn(_) | Self::Prepare { .. } | Self::Contain { .. } => {
+                "look at the limits on processes, threads and open files (ulimit -a), and at free \
+                 disk space"
+            }
+            Self::NotReady { .. } => "look at free memory and at the load of this machine",
+            Self::Exited { .. } | Self::Protocol(_) => {
+                "look at what it said; install the engine again, or name another in renderer.path"
+            }
+        }
+    }
 }
 
 /// Turns a failed start into what a person needs to know, after its end.

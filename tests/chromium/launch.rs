@@ -174,7 +174,7 @@ async fn a_jail_that_is_refused_says_what_to_do() {
     assert!(written.unwrap().success());
     let error = failure(|c| c.jail = Jail::Bwrap { path }).await;
     assert!(matches!(&error, LaunchError::JailRefused { .. }), "{error}");
-    assert!(error.to_string().contains("No permissions") && error.to_string().contains("AppArmor"));
+    assert!(error.to_string().contains("No permissions") && error.remedy().contains("AppArmor"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
