@@ -237,6 +237,14 @@ fn events_are_followed_and_end_when_told() {
 }
 
 #[test]
+fn doctor_prints_what_is_documented() {
+    let server = RedisServer::durable();
+    let printed = json(tillroll().args(["doctor", "--redis", &server.url()]));
+    assert!(printed["checks"].as_array().unwrap().len() > 10, "{printed}");
+    assert_schema("doctor", &[printed]);
+}
+
+#[test]
 fn configuration_and_generated_files_print_what_is_documented() {
     assert_schema("config show", &[json(tillroll().args(["config", "show"]))]);
     assert_schema("config check", &[json(tillroll().args(["config", "check"]))]);
