@@ -6,6 +6,7 @@ mod admission;
 mod claims;
 mod commands;
 mod lost_replies;
+mod near_misses;
 mod random;
 mod recovery;
 mod rejection;

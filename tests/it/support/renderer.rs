@@ -20,6 +20,9 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
+    /// A document whose render panics.
+    pub(crate) const PANICS: &str = "<p>panics";
+
     /// Renders at once.
     pub(crate) fn open() -> std::sync::Arc<Self> {
         std::sync::Arc::new(Self {
@@ -73,6 +76,7 @@ impl Render for Scripted {
             let html = request.html.to_string();
             self.started.send_modify(|started| started.push(html.clone()));
             self.gate.subscribe().wait_for(|open| *open).await.unwrap();
+            assert_ne!(html, Self::PANICS, "as the test says");
             let failure =
                 self.failures.lock().unwrap().get_mut(&html).and_then(VecDeque::pop_front);
             match failure {
