@@ -13,19 +13,26 @@ use crate::support::{Rig, Running, Scripted, document, expect_claim};
 #[tokio::test]
 async fn a_refused_document_never_stands_in_for_the_living_job_of_its_name() {
     let rig = Rig::new();
-    let earlier = rig.queue("earlier").await;
-    rig.admit(&earlier, &document("first", "x", "<p>first")).await;
-    rig.admit(&earlier, &document("acme", "r-1", "<p>right")).await;
-    // One slot takes the job in front; the other claims with the refused element in hand.
-    rig.push(Interactive, &document("acme", "r-1", "<p>wrong")).await;
-    let renderer = Scripted::gated();
-    let worker = Running::start(&rig, "w1", &renderer, 2).await;
-    renderer.wait_started(2).await;
+    let renderer = Scripted::open();
+    let mut worker = Running::start(&rig, "w1", &renderer, 1).await;
+    worker.wait_for("ready", |snapshot| snapshot.renderer.ok).await;
+    let right = br#"{"id":"r-1","tenant":"acme","delay_ms":3600000}
+<p>right"#;
+    rig.push(Interactive, right).await;
+    rig.event("admitted", "acme/r-1").await;
+    // At one stroke, and without a bell: the job is ready, and its name comes in
+    // again with another document. The idle worker claims with that one in hand.
+    let wrong = document("acme", "r-1", "<p>wrong");
+    let script = "local p = ARGV[1] redis.call('ZREM', p .. 'delayed', 'acme/r-1') \
+                  redis.call('HSET', p .. 'job:acme/r-1', 'state', 'ready') \
+                  redis.call('RPUSH', p .. 'ready:interactive:acme', 'acme/r-1') \
+                  redis.call('ZADD', p .. 'ring:interactive', 0, 'acme') \
+                  redis.call('LPUSH', p .. 'in', ARGV[2])";
+    let wrong = std::str::from_utf8(&wrong).unwrap();
+    let _: () = rig.ask(&["EVAL", script, "0", rig.keys.prefix(), wrong]).await;
     assert_eq!(rig.event("refused", "acme/r-1").await, "id_conflict");
-    renderer.open_gate();
     assert_eq!(rig.reply("acme/r-1").await.pdf, Some(Scripted::pdf("<p>right")));
-    rig.reply("first/x").await;
-    assert!(!renderer.rendered().contains(&"<p>wrong".to_owned()));
+    assert_eq!(renderer.rendered(), ["<p>right"]);
     worker.stop(Stop::Drain).await;
     rig.assert_at_rest().await;
 }
