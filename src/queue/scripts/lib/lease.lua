@@ -1,0 +1,49 @@
+-- Leases: the right to run one attempt, fenced by its token.
+
+-- Whether `token` still holds the lease on `name`.
+local function holds(name, token)
+  local f = call('HMGET', P .. 'job:' .. name, 'state', 'token')
+  return f[1] == 'leased' and (f[2] == token or not FENCED)
+end
+
+-- What is said of a write by somebody who holds no lease (any more).
+local function refusal(name, token, worker)
+  if call('HGET', P .. 'job:' .. name, 'settled') == token then
+    return 'repeated'
+  end
+  -- Asked once more, a stale writer is not reported twice.
+  if call('HDEL', P .. 'claims:' .. worker, token) == 1 or call('HEXISTS', P .. 'job:' .. name, 'state') == 1 then
+    event('stale', name, worker)
+  end
+  return 'stale'
+end
+
+local function drop_lease(name, token, worker)
+  call('ZREM', P .. 'leased', name)
+  call('HDEL', P .. 'claims:' .. worker, token)
+  call('HDEL', P .. 'job:' .. name, 'token', 'worker')
+  call('HINCRBY', P .. 'use:' .. tenant_of(name), 'running', -1)
+end
+
+local function take_lease(name, worker, token, lease_ms, at)
+  local job = P .. 'job:' .. name
+  call('HSET', job, 'state', 'leased', 'token', token, 'worker', worker, 'claimed', at)
+  call('HINCRBY', job, 'attempts', 1)
+  call('ZADD', P .. 'leased', at + lease_ms, name)
+  call('HSET', P .. 'claims:' .. worker, token, name)
+  call('HINCRBY', P .. 'use:' .. tenant_of(name), 'running', 1)
+end
+
+-- What a claim says of a job; the last field is whether somebody cancelled it.
+local function claimed(name, at)
+  local f = call('HMGET', P .. 'job:' .. name, 'attempts', 'max', 'admitted', 'deadline', 'crashes', 'priority', 'cancel')
+  return { name, f[1], f[2], f[3], f[4] or '0', f[5] or '0', f[6], tostring(at), f[7] or '0' }
+end
+
+-- One line of a job's history: at most 20 are kept, the newest.
+local function remember(name, line)
+  if line ~= '' then
+    call('RPUSH', P .. 'history:' .. name, line)
+    call('LTRIM', P .. 'history:' .. name, -20, -1)
+  end
+end

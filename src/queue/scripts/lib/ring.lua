@@ -1,0 +1,100 @@
+-- Ready jobs: a list per tenant and priority, and a ring per priority in which
+-- tenants take turns by virtual time.
+--
+-- A tenant is in a ring exactly when it has ready jobs of that priority, runs
+-- fewer than its cap, and is not paused. Whatever changes one of these calls
+-- `place`. Lists may hold names of jobs that are no longer ready (cancelled,
+-- expired): whoever takes one skips it.
+
+-- So many attempts in a row failed: the tenant's template is broken.
+local BROKEN_AFTER = 20
+local DAY_MS = 86400000
+
+-- One token at the most: a bell that has not been heard need not ring again.
+local function ring_bell(priority)
+  local bell = priority == 'bulk' and P .. 'bell:bulk' or P .. 'bell'
+  if call('EXISTS', bell) == 0 then
+    call('RPUSH', bell, '1')
+  end
+end
+
+local function ring_bells()
+  for _, priority in ipairs({ 'interactive', 'bulk' }) do
+    if call('EXISTS', P .. 'ring:' .. priority) == 1 then
+      ring_bell(priority)
+    end
+  end
+end
+
+-- Puts a tenant into the rings where it belongs, at the present virtual time,
+-- so that idleness banks no credit, and not before its own, so that leaving and
+-- coming back gains nothing; takes it out of the others.
+local function place(tenant)
+  local set = call('HMGET', P .. 'tenant:' .. tenant, 'state', 'running')
+  local use = call('HMGET', P .. 'use:' .. tenant, 'running', 'fails', 'vt:interactive', 'vt:bulk')
+  local cap = number(set[2])
+  if cap == 0 then
+    cap = limit('tenant_running')
+  end
+  if number(use[2]) >= BROKEN_AFTER then
+    cap = 1
+  end
+  local open = set[1] ~= 'paused' and (cap == 0 or number(use[1]) < cap)
+  for i, priority in ipairs({ 'interactive', 'bulk' }) do
+    local ring = P .. 'ring:' .. priority
+    if open and call('EXISTS', P .. 'ready:' .. priority .. ':' .. tenant) == 1 then
+      if not call('ZSCORE', ring, tenant) then
+        local vt = number(call('HGET', STATE, 'vt:' .. priority))
+        call('ZADD', ring, math.max(vt, number(use[i + 2])), tenant)
+      end
+    else
+      call('ZREM', ring, tenant)
+    end
+  end
+end
+
+-- A living job is ready, at the end of its tenant's list or at the front.
+local function make_ready(name, priority, front)
+  local tenant = tenant_of(name)
+  call('HSET', P .. 'job:' .. name, 'state', 'ready')
+  call(front and 'LPUSH' or 'RPUSH', P .. 'ready:' .. priority .. ':' .. tenant, name)
+  place(tenant)
+end
+
+-- A tenant's attempt failed, and counts.
+local function tenant_failed(tenant)
+  if call('HINCRBY', P .. 'use:' .. tenant, 'fails', 1) == BROKEN_AFTER then
+    call('SADD', P .. 'broken', tenant)
+    event('breaker_opened', '', tenant)
+  end
+end
+
+local function tenant_succeeded(tenant)
+  local fails = number(call('HGET', P .. 'use:' .. tenant, 'fails'))
+  if fails > 0 then
+    call('HDEL', P .. 'use:' .. tenant, 'fails')
+  end
+  if fails >= BROKEN_AFTER then
+    call('SREM', P .. 'broken', tenant)
+    event('breaker_closed', '', tenant)
+  end
+end
+
+-- Counters of a job that lives from now on (1) or no longer (-1).
+local function count_job(tenant, bytes, sign)
+  call('HINCRBY', STATE, 'jobs', sign)
+  call('HINCRBY', STATE, 'bytes', sign * bytes)
+  local use = P .. 'use:' .. tenant
+  local jobs = call('HINCRBY', use, 'jobs', sign)
+  call('HINCRBY', use, 'bytes', sign * bytes)
+  if sign > 0 and jobs == 1 then
+    call('PERSIST', use)
+  elseif jobs <= 0 then
+    -- A broken template stays known for a day; else nothing is left of an idle tenant.
+    if call('HEXISTS', use, 'fails') == 1 then
+      call('PEXPIRE', use, DAY_MS)
+    else
+      call('UNLINK', use)
+    end
+  end
+end

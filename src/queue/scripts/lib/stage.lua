@@ -1,0 +1,23 @@
+-- The stage: one element of an inbox in one worker's hands.
+
+-- An element is dealt with once: `turn` grows with every element that the
+-- worker took. A call that comes late, over a connection that was given up,
+-- must not act on the element that came after its own.
+local function is_late(worker, inbox, turn)
+  return number(call('HGET', P .. 'turns:' .. worker, inbox)) >= tonumber(turn)
+end
+
+local function dealt_with(worker, inbox, turn)
+  call('HSET', P .. 'turns:' .. worker, inbox, turn)
+end
+
+-- A connection that died unnoticed may have been handed one element more: what
+-- lies below the one in hand goes back to its inbox.
+local function only_the_latest(stage, inbox)
+  for _ = 1, 10 do
+    if call('LLEN', stage) < 2 then
+      return
+    end
+    call('RPOPLPUSH', stage, inbox)
+  end
+end
