@@ -10,7 +10,15 @@
 //!    render beyond the reserve. If nothing runs, one is let in all the same,
 //!    so that the worker never stands still for good.
 
+pub mod concurrency;
+pub mod control;
+pub mod document;
+pub mod ladder;
+pub mod ledger;
+pub mod predictor;
 pub mod probe;
+pub mod reserve;
+pub mod verdicts;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,0 +1,244 @@
+//! The governor's decisions in one place: ledger, reserve, ladder and the
+//! concurrency bound, driven by samples. Pure: no clock, no I/O, no lock.
+//!
+//! ```text
+//!  sample ─▶ reserve learns ─▶ ledger credits, grants ─▶ ladder climbs ─▶ Orders
+//!  admit  ─▶ slots? ─▶ pressure? ─▶ ledger: does it fit?                ─▶ Admitted | Wait
+//! ```
+//!
+//! What it orders has to be done at once, and reported back: a killed job with
+//! [`Control::release`] and [`Control::gone`], a closed context with nothing
+//! (it is out of the ledger when it is ordered).
+
+use std::time::Duration;
+
+use super::concurrency::Concurrency;
+use super::ladder::{FAT, Ladder, Pressure, Stalls};
+use super::ledger::{
+    Admitted, Bounds, ContextId, Fit, JobId, Kill, Ledger, Left, Request, Sample, Wait,
+};
+use super::reserve::Reserve;
+
+/// What the operator and the machine set.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Budget, and what is kept for an embedded Redis.
+    pub bounds: Bounds,
+    /// What stays free for neighbours at least, in bytes.
+    pub floor: u64,
+    /// Cores that renderers can use.
+    pub cores: usize,
+    /// The most renders at once.
+    pub most: usize,
+    /// The longest time from one sample over the next to the end of a killed
+    /// renderer's growth.
+    pub reaction: Duration,
+    /// The time in which a killed renderer's memory comes back.
+    pub back: Duration,
+}
+
+/// What has to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Collect an idle context's garbage.
+    Trim(ContextId),
+    /// Close an idle context.
+    Close(ContextId),
+    /// Do not keep this job's renderer warm when the job ends.
+    Recycle(JobId),
+    /// Kill a job's renderer.
+    Kill(Kill),
+}
+
+/// Memory as the governor sees it, in bytes: for operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Standing {
+    /// How scarce memory is.
+    pub pressure: Pressure,
+    /// What can still be taken before any reserve; negative where the budget is overrun.
+    pub free: i64,
+    /// What stays free.
+    pub reserve: u64,
+    /// What running jobs may still take.
+    pub outstanding: u64,
+    /// What idle contexts hold.
+    pub idle: u64,
+    /// Jobs that render.
+    pub running: usize,
+    /// The most that may.
+    pub slots: usize,
+    /// What would be let in.
+    pub fits: Fit,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub struct Control {
+    back: Duration,
+    ledger: Ledger,
+    reserve: Reserve,
+    ladder: Ladder,
+    concurrency: Concurrency,
+}
+
+impl Control {
+    /// Nothing is let in before the first sample.
+    #[must_use]
+    pub fn new(policy: &Policy) -> Self {
+        let reserve = Reserve::new(policy.floor, policy.cores, policy.reaction);
+        Self {
+            back: policy.back,
+            ledger: Ledger::new(policy.bounds, reserve.lines(Duration::ZERO)),
+            reserve,
+            ladder: Ladder::new(),
+            concurrency: Concurrency::new(policy.cores, policy.most),
+        }
+    }
+
+    /// Takes in a measurement and, where they were read, the kernel's counters.
+    pub fn sample(&mut self, sample: &Sample<'_>, stalls: Option<Stalls>) -> Vec<Order> {
+        let now = sample.at;
+        self.reserve.observe(sample.free, sample.own, now);
+        self.ledger.set_lines(self.reserve.lines(now));
+        let mut orders: Vec<Order> =
+            self.ledger.sample(sample).into_iter().map(Order::Kill).collect();
+        self.reserve.grew(self.ledger.fastest(), now);
+        let lines = self.reserve.lines(now);
+        self.ledger.set_lines(lines);
+        let relief = self.ladder.step(self.ledger.room(), lines, stalls, now);
+        if relief.kill {
+            orders.extend(self.ledger.victims(self.back, now).into_iter().map(Order::Kill));
+        }
+        if relief.close > 0 {
+            orders.extend(self.ledger.to_close(relief.close, None).into_iter().map(Order::Close));
+        }
+        if relief.trim {
+            orders.extend(self.ledger.to_trim().into_iter().map(Order::Trim));
+        }
+        if relief.recycle {
+            orders.extend(self.ledger.fat(FAT).into_iter().map(Order::Recycle));
+        }
+        orders
+    }
+
+    /// Lets a job in, or says what it waits for. After [`Wait::Room`],
+    /// [`Self::make_room`] may help.
+    ///
+    /// # Errors
+    /// Why it has to wait.
+    pub fn admit(&mut self, request: &Request, now: Duration) -> Result<Admitted, Wait> {
+        let running = self.ledger.running();
+        let slots = self.concurrency.slots();
+        if running >= slots {
+            return Err(Wait::Slots { running, slots });
+        }
+        match self.ladder.pressure() {
+            Pressure::Nominal => {}
+            Pressure::Elevated if running == 0 => {}
+            pressure => return Err(Wait::Pressure(pressure)),
+        }
+        self.ledger.admit(request, now)
+    }
+
+    /// Closes idle contexts for a job that waits for room, where that is enough
+    /// or where nothing else can help it.
+    pub fn make_room(&mut self, wait: &Wait, spared: Option<ContextId>) -> Vec<Order> {
+        let Wait::Room { needed, fits, idle, next } = *wait else { return Vec::new() };
+        let short = needed.saturating_sub(fits);
+        if short > idle && !next && self.ledger.running() > 0 {
+            return Vec::new();
+        }
+        self.ledger.to_close(short, spared).into_iter().map(Order::Close).collect()
+    }
+
+    /// What a claim may bring, in bytes beyond an idle context's own.
+    #[must_use]
+    pub fn fits(&self) -> Fit {
+        let running = self.ledger.running();
+        let shut = match self.ladder.pressure() {
+            Pressure::Nominal => false,
+            Pressure::Elevated => running > 0,
+            Pressure::Critical => true,
+        };
+        if shut || running >= self.concurrency.slots() {
+            return Fit { now: 0, without_idle: 0 };
+        }
+        self.ledger.fits()
+    }
+
+    /// A job ended; see [`Ledger::release`].
+    pub fn release(
+        &mut self,
+        job: JobId,
+        left: Left,
+        seen: Option<u64>,
+        now: Duration,
+    ) -> Option<u64> {
+        self.ledger.release(job, left, seen, now)
+    }
+
+    /// A job's renderer has ended.
+    pub fn gone(&mut self, job: JobId, now: Duration) {
+        self.ledger.gone(job, now);
+    }
+
+    /// A job waits no longer.
+    pub fn withdraw(&mut self, job: JobId) {
+        self.ledger.withdraw(job);
+    }
+
+    /// A context was opened ahead of any job.
+    pub fn opened(&mut self, context: ContextId, used: u64) {
+        self.ledger.opened(context, used);
+    }
+
+    /// An idle context died or was closed without an order.
+    pub fn closed(&mut self, context: ContextId) {
+        self.ledger.closed(context);
+    }
+
+    /// Notes what other workers on this machine have promised and not used yet.
+    pub fn set_elsewhere(&mut self, bytes: u64) {
+        self.ledger.set_elsewhere(bytes);
+    }
+
+    /// What other workers on this machine have to know of this one's promises.
+    #[must_use]
+    pub fn outstanding(&self) -> u64 {
+        self.ledger.outstanding()
+    }
+
+    /// What one job could have at most, all else closed: the budget for verdicts.
+    #[must_use]
+    pub fn whole(&self) -> u64 {
+        self.ledger.whole()
+    }
+
+    /// Changes budget, floor or the most renders at once, while it runs.
+    pub fn reconfigure(&mut self, bounds: Bounds, floor: u64, most: usize) {
+        self.ledger.set_bounds(bounds);
+        self.reserve.set_floor(floor);
+        self.concurrency.set_most(most);
+    }
+
+    /// A render took so long; see [`Concurrency::ended`].
+    pub fn took(&mut self, markup: u64, took: Duration, waiting: bool, now: Duration) {
+        let running = self.ledger.running().max(1);
+        self.concurrency.ended(markup, took, running, waiting, now);
+    }
+
+    /// Memory as it is seen now.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing {
+            pressure: self.ladder.pressure(),
+            free: self.ledger.room(),
+            reserve: self.ledger.lines().keep,
+            outstanding: self.ledger.outstanding(),
+            idle: self.ledger.idle_bytes(),
+            running: self.ledger.running(),
+            slots: self.concurrency.slots(),
+            fits: self.fits(),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What has to stay free: a reserve that learns how fast others take memory.
+//! Pure: the clock is a parameter.
+//!
+//! ```text
+//! keep = floor + the others' worst recent drop + what renderers can grow unseen
+//! hard = a quarter of the floor + what renderers can grow unseen
+//! ```
+//!
+//! - The *floor* is the operator's (`memory.reserve`).
+//! - The *drop* is how much free memory others (a database, a backup) took
+//!   within [`WINDOW`], own growth taken out: free plus own falls only when
+//!   others grow. The worst halves every [`FORGET`], so that a burst that ended
+//!   does not hold memory idle for long, and one that repeats is expected.
+//! - What renderers can *grow unseen* is the fastest growth seen (at least
+//!   [`FASTEST`]) over the time between two samples and a kill. Renderers grow
+//!   only while a core runs them, so that as many can surge at once as there
+//!   are cores.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::ledger::{Lines, bytes_in};
+
+/// Bytes a second that a renderer was measured to grow by (an invoice of 5,000
+/// rows: 1,050 MB in 2 s).
+pub const FASTEST: u64 = 525_000_000;
+/// Drops are measured within this.
+pub const WINDOW: Duration = Duration::from_secs(1);
+/// The worst drop halves in this time.
+pub const FORGET: Duration = Duration::from_secs(5);
+/// The fastest growth seen halves its distance to [`FASTEST`] in this time.
+const CALM: Duration = Duration::from_secs(60);
+/// Smaller drops are the noise of page tables and caches.
+const NOISE: u64 = 4 << 20;
+/// Points kept of a window.
+const STEPS: u32 = 20;
+
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub struct Reserve {
+    floor: u64,
+    cores: u64,
+    reaction: Duration,
+    /// Free plus own, at most [`STEPS`] points of the last [`WINDOW`], oldest first.
+    history: VecDeque<(Duration, u64)>,
+    drop: u64,
+    drop_at: Duration,
+    fastest: u64,
+    fastest_at: Duration,
+}
+
+impl Reserve {
+    /// A reserve that has seen nothing yet. `reaction`: the longest time from
+    /// one sample over the next to the end of a killed renderer's growth.
+    #[must_use]
+    pub fn new(floor: u64, cores: usize, reaction: Duration) -> Self {
+        Self {
+            floor,
+            cores: cores.max(1) as u64,
+            reaction,
+            history: VecDeque::with_capacity(STEPS as usize + 1),
+            drop: 0,
+            drop_at: Duration::ZERO,
+            fastest: FASTEST,
+            fastest_at: Duration::ZERO,
+        }
+    }
+
+    /// Changes the operator's floor, in bytes.
+    pub fn set_floor(&mut self, floor: u64) {
+        self.floor = floor;
+    }
+
+    /// Takes in what is free and what worker and Chromium use, measured together.
+    pub fn observe(&mut self, free: u64, own: u64, now: Duration) {
+        let sum = free.saturating_add(own);
+        while self.history.front().is_some_and(|(at, _)| *at + WINDOW < now) {
+            self.history.pop_front();
+        }
+        let highest = self.history.iter().map(|(_, sum)| *sum).max().unwrap_or(sum);
+        let drop = highest.saturating_sub(sum);
+        if drop > NOISE && drop >= self.recent_drop(now) {
+            (self.drop, self.drop_at) = (drop, now);
+        }
+        if self.history.back().is_none_or(|(at, _)| *at + WINDOW / STEPS <= now) {
+            self.history.push_back((now, sum));
+        }
+    }
+
+    /// A renderer was seen to grow by so many bytes a second; more than twice
+    /// [`FASTEST`] is for the last fence, not for the reserve.
+    pub fn grew(&mut self, speed: u64, now: Duration) {
+        let speed = speed.min(2 * FASTEST);
+        if speed > self.speed(now) {
+            (self.fastest, self.fastest_at) = (speed, now);
+        }
+    }
+
+    /// The others' worst recent drop, in bytes.
+    #[must_use]
+    pub fn recent_drop(&self, now: Duration) -> u64 {
+        halved(self.drop, now.saturating_sub(self.drop_at), FORGET)
+    }
+
+    fn speed(&self, now: Duration) -> u64 {
+        FASTEST + halved(self.fastest - FASTEST, now.saturating_sub(self.fastest_at), CALM)
+    }
+
+    /// What has to stay free now.
+    #[must_use]
+    pub fn lines(&self, now: Duration) -> Lines {
+        let growth = bytes_in(self.speed(now), self.reaction);
+        let unseen = growth.saturating_mul(self.cores);
+        Lines {
+            keep: self.floor + self.recent_drop(now) + unseen,
+            hard: self.floor / 4 + unseen,
+            growth,
+        }
+    }
+}
+
+/// `bytes`, halved for every `half` of `age`, evenly in between.
+fn halved(bytes: u64, age: Duration, half: Duration) -> u64 {
+    let halves = age.as_millis() / half.as_millis().max(1);
+    let Ok(shift @ 0..=62) = u32::try_from(halves) else { return 0 };
+    let whole = bytes >> shift;
+    let part = age.as_millis() % half.as_millis().max(1);
+    let less = u128::from(whole / 2) * part / half.as_millis().max(1);
+    whole - u64::try_from(less).unwrap_or(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const REACTION: Duration = Duration::from_millis(50);
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_neighbours_step_is_expected_again_and_then_forgotten() {
+        let mut reserve = Reserve::new(128 * MIB, 2, REACTION);
+        let before = reserve.lines(at(0)).keep;
+        reserve.observe(1000 * MIB, 0, at(0));
+        reserve.observe(700 * MIB, 0, at(100));
+        assert_eq!(reserve.lines(at(100)).keep, before + 300 * MIB);
+        assert_eq!(reserve.recent_drop(at(5_100)), 150 * MIB);
+        assert!(reserve.recent_drop(at(30_100)) < 5 * MIB);
+    }
+
+    #[test]
+    fn own_growth_is_no_drop() {
+        let mut reserve = Reserve::new(128 * MIB, 2, REACTION);
+        for step in 0..20 {
+            reserve.observe((1000 - 40 * step) * MIB, 40 * step * MIB, at(25 * step));
+        }
+        assert_eq!(reserve.recent_drop(at(500)), 0);
+    }
+
+    #[test]
+    fn a_slow_ramp_counts_by_what_it_takes_in_a_second() {
+        let mut reserve = Reserve::new(0, 1, REACTION);
+        for step in 0..200 {
+            reserve.observe((2000 - step) * MIB, 0, at(50 * step));
+        }
+        let drop = reserve.recent_drop(at(10_000)) / MIB;
+        assert!((18..=22).contains(&drop), "{drop} MiB in a second of 20 MiB/s");
+    }
+
+    #[test]
+    fn the_fastest_renderer_sets_what_can_grow_unseen() {
+        let mut reserve = Reserve::new(0, 2, REACTION);
+        assert_eq!(reserve.lines(at(0)).growth, 26_250_000);
+        reserve.grew(800_000_000, at(0));
+        let lines = reserve.lines(at(0));
+        assert_eq!((lines.growth, lines.keep), (40_000_000, 80_000_000));
+        assert!(reserve.lines(at(120_000)).growth < 30_000_000);
+        reserve.grew(u64::MAX, at(0));
+        assert_eq!(reserve.lines(at(0)).growth, 52_500_000);
+    }
+}
