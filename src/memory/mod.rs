@@ -18,6 +18,8 @@ pub mod ledger;
 pub mod predictor;
 pub mod probe;
 pub mod reserve;
+#[cfg(test)]
+mod sim;
 pub mod verdicts;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
