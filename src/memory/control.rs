@@ -101,7 +101,7 @@ impl Control {
         self.reserve.observe(sample.free, sample.own, now);
         self.ledger.set_lines(self.reserve.lines(now));
         let mut orders: Vec<Order> =
-            self.ledger.sample(sample).into_iter().map(Order::Kill).collect();
+            self.ledger.sample(sample, self.back).into_iter().map(Order::Kill).collect();
         self.reserve.grew(self.ledger.fastest(), now);
         let lines = self.reserve.lines(now);
         self.ledger.set_lines(lines);

@@ -37,6 +37,8 @@ pub const DOOR_AFTER: Duration = Duration::from_secs(5);
 /// keeps a lone job from being let in.
 pub const RETURN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A job that outgrew its prediction is promised this part more than it uses.
+const GRANT: u64 = 16;
 /// Speeds are measured between samples at least so far apart.
 const SPEED_OVER: Duration = Duration::from_millis(10);
 
@@ -241,6 +243,8 @@ struct Entry {
     peak: u64,
     /// Bytes a second that it grew by between the last two samples.
     speed: u64,
+    /// Whether a sample has shown it: before that, what it uses is old or unknown.
+    seen: bool,
     alone: bool,
     /// What there was for it when it was let in.
     budget: u64,
@@ -443,6 +447,7 @@ impl Ledger {
             used: base,
             peak: base,
             speed: 0,
+            seen: false,
             alone,
             budget,
             phase: Phase::Running,
@@ -538,8 +543,9 @@ impl Ledger {
     }
 
     /// Takes in a measurement, credits what is back, and grants more to jobs
-    /// that outgrew their prediction; those for whom there is none are to be killed.
-    pub fn sample(&mut self, sample: &Sample<'_>) -> Vec<Kill> {
+    /// that outgrew their prediction. Where memory would not last `back`, the time
+    /// in which a killed renderer's memory comes back, they are to be killed.
+    pub fn sample(&mut self, sample: &Sample<'_>, back: Duration) -> Vec<Kill> {
         let elapsed = sample.at.saturating_sub(self.sampled);
         self.free = sample.free;
         self.own = sample.own;
@@ -551,9 +557,10 @@ impl Ledger {
         for (job, used) in sample.running {
             if let Some(entry) = self.entries.iter_mut().find(|entry| entry.job == *job) {
                 // Two samples in quick succession say nothing about speed.
-                if elapsed >= SPEED_OVER {
+                if entry.seen && elapsed >= SPEED_OVER {
                     entry.speed = per_second(used.saturating_sub(entry.used), elapsed);
                 }
+                entry.seen = true;
                 entry.used = *used;
                 entry.peak = entry.peak.max(*used);
             }
@@ -563,32 +570,47 @@ impl Ledger {
                 idle.used = *used;
             }
         }
-        self.grant(sample.at)
+        self.grant(back, sample.at)
     }
 
-    fn grant(&mut self, now: Duration) -> Vec<Kill> {
-        let mut spare = self.room() - signed(self.outstanding()) - signed(self.lines.hard);
-        let growth = self.lines.growth;
+    /// Jobs beyond their prediction go on while memory lasts, also where it is
+    /// promised to others who do not use it yet: nothing new is let in
+    /// meanwhile, and a job killed too early is work lost.
+    fn grant(&mut self, back: Duration, now: Duration) -> Vec<Kill> {
         let mut kills = Vec::new();
-        for entry in &mut self.entries {
-            if entry.phase != Phase::Running || entry.used <= entry.granted {
-                continue;
-            }
-            // Ahead of what it can grow until the next look, so that it is asked in time.
-            let more = growth.max(entry.used / 8);
-            if entry.alone || signed(more) <= spare {
-                entry.granted = entry.used + more;
-                spare -= signed(more);
-            } else {
-                let budget = entry.used + u64::try_from(spare).unwrap_or(0);
-                kills.push(entry.kill(Blame::Document, budget, now));
+        while self.room() - signed(self.surge(back)) < signed(self.lines.hard) {
+            let growing = |entry: &&mut Entry| {
+                entry.phase == Phase::Running && !entry.alone && entry.used > entry.granted
+            };
+            let Some(entry) = self.entries.iter_mut().filter(growing).max_by_key(|e| e.excess())
+            else {
+                break;
+            };
+            let budget = entry.used;
+            kills.push(entry.kill(Blame::Document, budget, now));
+        }
+        for entry in self.entries.iter_mut().filter(|entry| entry.phase == Phase::Running) {
+            if entry.used > entry.granted {
+                entry.granted = entry.used + entry.used / GRANT;
             }
         }
         kills
     }
 
-    /// Below the hard line: kills the youngest jobs until what is left lasts
-    /// `back`, the time in which the killed ones' memory comes back.
+    /// What running jobs will take within `back`, as fast as they grow now.
+    fn surge(&self, back: Duration) -> u64 {
+        let running = self.entries.iter().filter(|entry| entry.phase == Phase::Running);
+        running
+            .map(|entry| {
+                let grows = bytes_in(entry.speed, back);
+                if entry.excess() > 0 { grows } else { grows.min(entry.debit()) }
+            })
+            .sum()
+    }
+
+    /// Below the hard line: kills jobs until what is left lasts `back`, the time
+    /// in which the killed ones' memory comes back. First those beyond their
+    /// prediction, then the youngest.
     pub fn victims(&mut self, back: Duration, now: Duration) -> Vec<Kill> {
         let (room, lines) = (self.room(), self.lines);
         let mut kills = Vec::new();
@@ -598,23 +620,21 @@ impl Ledger {
         loop {
             let coming: u64 =
                 self.entries.iter().filter(|e| e.is_coming_back()).map(|e| e.used).sum();
-            let surge: u64 = self
-                .entries
-                .iter()
-                .filter(|entry| entry.phase == Phase::Running)
-                .map(|entry| entry.debit().min(bytes_in(entry.speed, back)))
-                .sum();
-            let lasts = room - signed(surge) >= signed(lines.growth);
+            let lasts = room - signed(self.surge(back)) >= signed(lines.growth);
             if room + signed(coming) >= signed(lines.hard) && lasts {
                 return kills;
             }
-            let Some(entry) = self.entries.iter_mut().rev().find(|e| e.phase == Phase::Running)
-            else {
+            let running = self.entries.iter_mut().filter(|e| e.phase == Phase::Running);
+            // The last of several that are equal is the youngest.
+            let Some(entry) = running.max_by_key(|entry| entry.excess()) else {
                 return kills;
             };
             // One that ran alone had everything: it is to blame unless it would
             // have fitted into what there was when it began.
-            let too_big = entry.alone && entry.used + lines.growth > entry.budget;
+            let too_big = match entry.alone {
+                true => entry.used + lines.growth > entry.budget,
+                false => entry.excess() > 0,
+            };
             let blame = if too_big { Blame::Document } else { Blame::Neighbours };
             let budget = entry.budget;
             kills.push(entry.kill(blame, budget, now));
@@ -666,6 +686,11 @@ impl Ledger {
 impl Entry {
     fn left_warm(&self, context: ContextId) -> bool {
         matches!(self.phase, Phase::Returning { warm, .. } if warm == Some(context))
+    }
+
+    /// What it uses beyond its prediction.
+    fn excess(&self) -> u64 {
+        self.used.saturating_sub(self.predicted)
     }
 
     fn is_coming_back(&self) -> bool {

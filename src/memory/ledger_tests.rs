@@ -18,7 +18,7 @@ fn ledger(free: u64) -> Ledger {
 fn look(ledger: &mut Ledger, ms: u64, free: u64, running: &[(u64, u64)]) -> Vec<Kill> {
     let running: Vec<_> = running.iter().map(|(job, mib)| (JobId(*job), mib * MIB)).collect();
     let sample = Sample { at: at(ms), free: free * MIB, own: 0, running: &running, idle: &[] };
-    ledger.sample(&sample)
+    ledger.sample(&sample, at(100))
 }
 
 fn job(number: u64, predicted: u64) -> Request {
@@ -115,7 +115,7 @@ fn the_operators_budget_counts_all_that_is_ours() {
     let bounds = Bounds { budget: Some(400 * MIB), kept: 20 * MIB };
     let mut ledger = Ledger::new(bounds, LINES);
     let sample = Sample { at: at(0), free: 5_000 * MIB, own: 130 * MIB, running: &[], idle: &[] };
-    ledger.sample(&sample);
+    ledger.sample(&sample, at(100));
     assert_eq!(ledger.room(), 250 * 1024 * 1024);
     ledger.set_elsewhere(100 * MIB);
     assert!(admit(&mut ledger, 1, 50, 1));

@@ -14,7 +14,11 @@
 //! - What renderers can *grow unseen* is the fastest growth seen (at least
 //!   [`FASTEST`]) over the time between two samples and a kill. Renderers grow
 //!   only while a core runs them, so that as many can surge at once as there
-//!   are cores.
+//!   are cores; one is counted in full, the others against the last quarter of
+//!   the floor, as far as it goes.
+//!
+//! So others may take three quarters of the floor at once while a renderer surges
+//! on every core, and nothing is overrun.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -110,7 +114,8 @@ impl Reserve {
     #[must_use]
     pub fn lines(&self, now: Duration) -> Lines {
         let growth = bytes_in(self.speed(now), self.reaction);
-        let unseen = growth.saturating_mul(self.cores);
+        // What cannot be had from the last quarter of the floor.
+        let unseen = growth.max(growth.saturating_mul(self.cores).saturating_sub(self.floor / 4));
         Lines {
             keep: self.floor + self.recent_drop(now) + unseen,
             hard: self.floor / 4 + unseen,
@@ -176,7 +181,10 @@ mod tests {
         assert_eq!(reserve.lines(at(0)).growth, 26_250_000);
         reserve.grew(800_000_000, at(0));
         let lines = reserve.lines(at(0));
-        assert_eq!((lines.growth, lines.keep), (40_000_000, 80_000_000));
+        assert_eq!((lines.growth, lines.keep, lines.hard), (40_000_000, 80_000_000, 80_000_000));
+        reserve.set_floor(400_000_000);
+        let lines = reserve.lines(at(0));
+        assert_eq!((lines.keep, lines.hard), (440_000_000, 140_000_000));
         assert!(reserve.lines(at(120_000)).growth < 30_000_000);
         reserve.grew(u64::MAX, at(0));
         assert_eq!(reserve.lines(at(0)).growth, 52_500_000);

@@ -100,6 +100,8 @@ struct Outcome {
     busy: u64,
     blamed: usize,
     squeezed: usize,
+    /// Milliseconds under pressure.
+    pressed: u64,
     /// Jobs running, at each second.
     running: Vec<f64>,
     /// Milliseconds for which the longest waiting job waited.
@@ -200,6 +202,9 @@ impl World<'_> {
         let beyond = (own + self.others()).saturating_sub(self.scenario.capacity);
         let budget = self.scenario.budget.map_or(0, |budget| own.saturating_sub(budget));
         self.outcome.overrun = self.outcome.overrun.max(beyond).max(budget);
+        if self.tactics.pressure() > Pressure::Nominal {
+            self.outcome.pressed += STEP;
+        }
         let running = self.running().count();
         let second = (self.now / 1000) as usize;
         self.outcome.running.resize(second + 1, 0.0);
@@ -436,10 +441,6 @@ impl World<'_> {
         self.contexts += 1;
         let context = ContextId(self.contexts);
         self.renderers.push(Renderer { context, tenant, used: FRESH, state: busy(FRESH) });
-    }
-
-    fn pressure(&self) -> Pressure {
-        self.tactics.pressure()
     }
 }
 
