@@ -123,19 +123,33 @@ fn the_operators_budget_counts_all_that_is_ours() {
 }
 
 #[test]
-fn what_outgrows_its_prediction_gets_more_while_there_is_more() {
+fn what_outgrows_its_prediction_gets_more_while_memory_lasts() {
     let mut ledger = ledger(300);
     assert!(admit(&mut ledger, 1, 100, 1));
-    assert!(look(&mut ledger, 25, 190, &[(1, 110)]).is_empty());
-    assert_eq!(ledger.outstanding(), 13 * MIB + 3 * MIB / 4, "an eighth ahead of what it uses");
+    assert!(look(&mut ledger, 1000, 190, &[(1, 110)]).is_empty());
+    assert_eq!(ledger.outstanding(), 110 * MIB / 16, "a sixteenth ahead of what it uses");
     // The reserve is there for this; the hard line is not.
-    assert!(look(&mut ledger, 50, 70, &[(1, 130)]).is_empty());
-    let kills = look(&mut ledger, 75, 50, &[(1, 150)]);
-    assert_eq!(kills.len(), 1);
+    assert!(look(&mut ledger, 2000, 70, &[(1, 130)]).is_empty());
+    let kills = look(&mut ledger, 3000, 41, &[(1, 150)]);
+    assert_eq!(kills.len(), 1, "2 MiB in 0.1 s, and 1 MiB is left above the line");
     let kill = kills[0];
     assert_eq!((kill.blame, kill.used, kill.predicted), (Blame::Document, 150 * MIB, 100 * MIB));
     assert_eq!(kill.next(), Next::Alone { predicted: 300 * MIB });
-    assert!(look(&mut ledger, 100, 50, &[(1, 160)]).is_empty(), "it is killed once");
+    assert!(look(&mut ledger, 3025, 35, &[(1, 160)]).is_empty(), "it is killed once");
+}
+
+#[test]
+fn memory_promised_to_others_may_be_used_until_they_need_it() {
+    let mut ledger = ledger(500);
+    assert!(admit(&mut ledger, 1, 100, 1) && admit(&mut ledger, 2, 300, 1));
+    look(&mut ledger, 1000, 400, &[(1, 90), (2, 10)]);
+    assert!(look(&mut ledger, 2000, 240, &[(1, 250), (2, 10)]).is_empty());
+    assert_eq!(ledger.fits().now, 0, "but nothing new is let in meanwhile");
+    // The other one grows by 160 MiB a second; its own memory is the one to blame for.
+    look(&mut ledger, 3000, 80, &[(1, 250), (2, 170)]);
+    look(&mut ledger, 3100, 30, &[(1, 250), (2, 220)]);
+    let kills = ledger.victims(at(100), at(3100));
+    assert_eq!((kills.len(), kills[0].job, kills[0].blame), (1, JobId(1), Blame::Document));
 }
 
 #[test]

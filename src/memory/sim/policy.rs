@@ -15,8 +15,6 @@ pub(super) enum Flaw {
     None,
     /// A job's memory counts as free as soon as the job has ended or was killed.
     CreditsEarly,
-    /// A debit ends with its job, before a sample shows what the renderer took.
-    ForgetsReturning,
     /// Everything is given away.
     NoReserve,
     /// Only what is free now counts, not what running jobs may still take.
@@ -85,16 +83,12 @@ impl Tactics {
 
     pub(super) fn release(&mut self, job: JobId, left: Left, peak: u64, now: Duration) {
         self.control.release(job, left, Some(peak), now);
-        match self.flaw {
-            Flaw::CreditsEarly => {
-                let (at, free, own) = self.last;
-                self.last = (at, free + peak, own.saturating_sub(peak));
-                self.control.gone(job, now);
-                let seen = Seen { at: now, running: Vec::new(), idle: Vec::new() };
-                self.forge(&seen, free + peak, own.saturating_sub(peak));
-            }
-            Flaw::ForgetsReturning => self.control.gone(job, now),
-            _ => {}
+        if self.flaw == Flaw::CreditsEarly {
+            let (at, free, own) = self.last;
+            self.last = (at, free + peak, own.saturating_sub(peak));
+            self.control.gone(job, now);
+            let seen = Seen { at: now, running: Vec::new(), idle: Vec::new() };
+            self.forge(&seen, free + peak, own.saturating_sub(peak));
         }
     }
 
