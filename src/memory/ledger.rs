@@ -33,8 +33,11 @@ use std::time::Duration;
 
 /// A job refused for so long closes the door: nothing else is let in before it.
 pub const DOOR_AFTER: Duration = Duration::from_secs(5);
-/// A renderer that was released and has not been seen to end by now no longer
-/// keeps a lone job from being let in.
+/// The door opens again when the job behind which it is closed has not asked for
+/// so long: a job that was forgotten must not bring the worker to a stand.
+pub const DOOR_HELD: Duration = Duration::from_secs(1);
+/// A renderer that was to be closed is credited after so long even if nobody
+/// said that it is gone.
 pub const RETURN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A job that outgrew its prediction is promised this part more than it uses.
@@ -42,7 +45,7 @@ const GRANT: u64 = 16;
 /// Speeds are measured between samples at least so far apart.
 const SPEED_OVER: Duration = Duration::from_millis(10);
 
-/// A job in this worker, by a number of its own.
+/// One attempt of a job in this worker: each attempt gets a number of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobId(pub u64);
 
@@ -293,7 +296,8 @@ pub struct Ledger {
     entries: Vec<Entry>,
     /// Least recently used first.
     idle: Vec<Idle>,
-    door: Option<JobId>,
+    /// Who is next, and when it last asked.
+    door: Option<(JobId, Duration)>,
 }
 
 impl Ledger {
@@ -375,7 +379,9 @@ impl Ledger {
     /// The largest job that would be let in. Where nothing runs, any is.
     #[must_use]
     pub fn fits(&self) -> Fit {
-        if self.door.is_some() || self.entries.iter().any(|e| e.alone && e.debit() > 0) {
+        if self.behind(self.sampled).is_some()
+            || self.entries.iter().any(|e| e.alone && e.debit() > 0)
+        {
             return Fit { now: 0, without_idle: 0 };
         }
         if self.entries.is_empty() && self.room() > signed(self.lines.hard) {
@@ -396,7 +402,7 @@ impl Ledger {
         {
             return Err(Wait::Alone(alone.job));
         }
-        if let Some(first) = self.door.filter(|first| *first != request.job) {
+        if let Some(first) = self.behind(now).filter(|first| *first != request.job) {
             return Err(Wait::Door(first));
         }
         let base = request.warm.map_or(0, |context| self.footprint(context));
@@ -404,10 +410,10 @@ impl Ledger {
         let granted = last.map_or(0, |entry| entry.granted).max(request.predicted);
         let needed = granted.saturating_sub(base);
         let room = self.headroom() + signed(last.map_or(0, Entry::debit));
-        let nothing_runs = self.nothing_runs(now);
+        let nothing_runs = self.nothing_runs();
         let fits = signed(needed) <= room;
         if request.alone && !nothing_runs {
-            self.close_door(request);
+            self.close_door(request, now);
             return Err(Wait::Others(self.entries.len()));
         }
         // A lone job that does not fit waits until the idle contexts are closed:
@@ -416,7 +422,7 @@ impl Ledger {
             && self.idle_but(request.warm) == 0
             && self.room() > signed(self.lines.hard);
         if !fits && !last_resort {
-            let next = self.close_door(request);
+            let next = self.close_door(request, now);
             return Err(Wait::Room {
                 needed,
                 fits: u64::try_from(room).unwrap_or(0),
@@ -437,9 +443,7 @@ impl Ledger {
             // The renderer's last job may have grown it unseen: its debit lives on in this one.
             self.entries.retain(|entry| !entry.left_warm(context));
         }
-        if self.door == Some(request.job) {
-            self.door = None;
-        }
+        self.withdraw(request.job);
         self.entries.push(Entry {
             job: request.job,
             predicted: request.predicted,
@@ -455,26 +459,32 @@ impl Ledger {
     }
 
     /// A job that waited long enough is next; says whether it is.
-    fn close_door(&mut self, request: &Request) -> bool {
-        if request.waited >= DOOR_AFTER {
-            self.door = Some(request.job);
+    fn close_door(&mut self, request: &Request, now: Duration) -> bool {
+        let next = request.waited >= DOOR_AFTER || self.behind(now) == Some(request.job);
+        if next {
+            self.door = Some((request.job, now));
         }
-        self.door == Some(request.job)
+        next
+    }
+
+    /// Behind whom the door is closed.
+    fn behind(&self, now: Duration) -> Option<JobId> {
+        let (job, asked) = self.door?;
+        (now.saturating_sub(asked) <= DOOR_HELD).then_some(job)
     }
 
     /// The job waits no longer: cancelled, or given back to the queue.
     pub fn withdraw(&mut self, job: JobId) {
-        if self.door == Some(job) {
+        if self.door.is_some_and(|(next, _)| next == job) {
             self.door = None;
         }
     }
 
-    fn nothing_runs(&self, now: Duration) -> bool {
+    fn nothing_runs(&self) -> bool {
         self.entries.iter().all(|entry| match entry.phase {
-            Phase::Running => false,
             // What stays warm after its job does not grow any more.
             Phase::Returning { warm: Some(_), .. } | Phase::Gone(_) => true,
-            Phase::Returning { since, .. } => now.saturating_sub(since) >= RETURN_PATIENCE,
+            Phase::Running | Phase::Returning { .. } => false,
         })
     }
 
@@ -492,8 +502,9 @@ impl Ledger {
     }
 
     /// A job ended, and its renderer used `seen` bytes then, where that was
-    /// looked at. The debit stays until the memory is accounted for. Returns the
-    /// most that the renderer was seen to use.
+    /// looked at. The debit stays until the memory is accounted for. A renderer
+    /// that was ordered to be killed is not kept, whatever `left` says. Returns
+    /// the most that the renderer was seen to use.
     pub fn release(
         &mut self,
         job: JobId,
@@ -551,7 +562,11 @@ impl Ledger {
         self.own = sample.own;
         self.sampled = sample.at;
         self.entries.retain(|entry| match entry.phase {
-            Phase::Running | Phase::Returning { warm: None, .. } => true,
+            Phase::Running => true,
+            // What still stands after that is in what was measured, and grows no more.
+            Phase::Returning { warm: None, since, .. } => {
+                sample.at.saturating_sub(since) < RETURN_PATIENCE
+            }
             Phase::Returning { since, .. } | Phase::Gone(since) => since >= sample.at,
         });
         for (job, used) in sample.running {
@@ -578,7 +593,7 @@ impl Ledger {
     /// meanwhile, and a job killed too early is work lost.
     fn grant(&mut self, back: Duration, now: Duration) -> Vec<Kill> {
         let mut kills = Vec::new();
-        while self.room() - signed(self.surge(back)) < signed(self.lines.hard) {
+        while !self.lasts(back) {
             let growing = |entry: &&mut Entry| {
                 entry.phase == Phase::Running && !entry.alone && entry.used > entry.granted
             };
@@ -597,6 +612,14 @@ impl Ledger {
         kills
     }
 
+    /// Whether memory stays above the hard line until what was killed is back,
+    /// and is not used up before.
+    fn lasts(&self, back: Duration) -> bool {
+        let coming: u64 = self.entries.iter().filter(|e| e.is_coming_back()).map(|e| e.used).sum();
+        let left = self.room() - signed(self.surge(back));
+        left + signed(coming) >= signed(self.lines.hard) && left >= signed(self.lines.growth)
+    }
+
     /// What running jobs will take within `back`, as fast as they grow now.
     fn surge(&self, back: Duration) -> u64 {
         let running = self.entries.iter().filter(|entry| entry.phase == Phase::Running);
@@ -612,23 +635,15 @@ impl Ledger {
     /// in which the killed ones' memory comes back. First those beyond their
     /// prediction, then the youngest.
     pub fn victims(&mut self, back: Duration, now: Duration) -> Vec<Kill> {
-        let (room, lines) = (self.room(), self.lines);
+        let lines = self.lines;
         let mut kills = Vec::new();
-        if room >= signed(lines.hard) {
+        if self.room() >= signed(lines.hard) {
             return kills;
         }
-        loop {
-            let coming: u64 =
-                self.entries.iter().filter(|e| e.is_coming_back()).map(|e| e.used).sum();
-            let lasts = room - signed(self.surge(back)) >= signed(lines.growth);
-            if room + signed(coming) >= signed(lines.hard) && lasts {
-                return kills;
-            }
+        while !self.lasts(back) {
             let running = self.entries.iter_mut().filter(|e| e.phase == Phase::Running);
             // The last of several that are equal is the youngest.
-            let Some(entry) = running.max_by_key(|entry| entry.excess()) else {
-                return kills;
-            };
+            let Some(entry) = running.max_by_key(|entry| entry.excess()) else { break };
             // One that ran alone had everything: it is to blame unless it would
             // have fitted into what there was when it began.
             let too_big = match entry.alone {
@@ -639,6 +654,7 @@ impl Ledger {
             let budget = entry.budget;
             kills.push(entry.kill(blame, budget, now));
         }
+        kills
     }
 
     /// Idle contexts that were not trimmed since their last job; they count as trimmed now.

@@ -274,9 +274,9 @@ impl World<'_> {
         let now = self.now;
         let takes = BACK_TAKES.min(STEP + self.renderers[at].used / MIB);
         let renderer = &mut self.renderers[at];
-        let State::Busy { job, recycle, .. } = renderer.state else { return };
+        let State::Busy { job, recycle, dies_at, .. } = renderer.state else { return };
         let fat = recycle || renderer.used > 2 * super::ladder::FAT;
-        let closes = dead || fat || !self.tactics.keeps_warm();
+        let closes = dies_at.is_some() || fat || !self.tactics.keeps_warm();
         let peak = renderer.used;
         renderer.state = if closes {
             State::Closing { from: now, until: now + takes, left: renderer.used, job: Some(job) }
@@ -288,6 +288,8 @@ impl World<'_> {
         let left = if closes { Left::Closing } else { Left::Warm(renderer.context) };
         self.tactics.release(id(job), left, peak, time(now));
         if !dead {
+            // It may have been quicker than the kill.
+            self.queue.settled(job);
             self.outcome.ends[job] = Some(End::Done);
             self.outcome.makespan = now;
         }

@@ -61,6 +61,10 @@ impl Queue {
         self.waiting.remove(at);
     }
 
+    pub(super) fn settled(&mut self, job: usize) {
+        self.waiting.retain(|waiting| waiting.job != job);
+    }
+
     /// A killed job comes back, to the front: with a new prediction it runs alone.
     pub(super) fn again(&mut self, job: usize, alone: Option<u64>) {
         self.waiting.push_front(Waiting {
