@@ -10,6 +10,7 @@
 //!    render beyond the reserve. If nothing runs, one is let in all the same,
 //!    so that the worker never stands still for good.
 
+mod cgroup;
 pub mod concurrency;
 pub mod control;
 pub mod document;
@@ -18,6 +19,7 @@ pub mod ledger;
 pub mod predictor;
 pub mod probe;
 pub mod reserve;
+pub mod sampler;
 #[cfg(test)]
 mod sim;
 pub mod verdicts;

@@ -10,6 +10,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::cgroup::{self, Version};
+
 /// One reading, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Memory {
@@ -46,6 +48,16 @@ pub struct ProbeError {
     what: &'static str,
     #[source]
     source: Option<std::io::Error>,
+}
+
+impl ProbeError {
+    pub(super) fn reading(path: PathBuf, source: std::io::Error) -> Self {
+        Self { path, what: "reading failed", source: Some(source) }
+    }
+
+    pub(super) fn missing(path: PathBuf) -> Self {
+        Self { path, what: "there is no MemAvailable", source: None }
+    }
 }
 
 /// Reads memory below a root directory.
@@ -106,96 +118,69 @@ impl Probe {
     /// meanwhile counts as nothing.
     #[must_use]
     pub fn used_by_tree(&self, pid: u32) -> u64 {
-        let mut open = vec![pid];
-        let mut bytes = 0;
-        while let Some(pid) = open.pop() {
-            bytes += self.used_by(pid);
+        self.tree(pid, |_| false).into_iter().map(|pid| self.used_by(pid)).sum()
+    }
+
+    /// A process and all below it. Those that are known to be leaves (a sandboxed
+    /// renderer starts no process) are not looked into: each thread of a process
+    /// has to be asked for its children.
+    #[must_use]
+    pub fn tree(&self, pid: u32, is_leaf: impl Fn(u32) -> bool) -> Vec<u32> {
+        let mut found = vec![pid];
+        let mut next = 0;
+        while let Some(&pid) = found.get(next) {
+            next += 1;
+            if is_leaf(pid) {
+                continue;
+            }
             let Ok(threads) = fs::read_dir(self.root.join(format!("proc/{pid}/task"))) else {
                 continue;
             };
             for thread in threads.flatten() {
                 let children =
                     fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-                open.extend(
+                found.extend(
                     children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()),
                 );
             }
         }
-        bytes
+        found
     }
 
     /// The cgroup above this process that has the least room.
     fn tightest(&self) -> Option<Cgroup> {
-        let text = fs::read_to_string(self.root.join("proc/self/cgroup")).ok()?;
-        let lines: Vec<(&str, &str)> =
-            text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).collect();
-        let v1 =
-            lines.iter().find(|(controllers, _)| controllers.split(',').any(|c| c == "memory"));
-        let v2 = lines.iter().find(|(controllers, _)| controllers.is_empty());
-        let (base, path, read): (PathBuf, &str, ReadCgroup) = match (v1, v2) {
-            (Some((_, path)), _) => (self.root.join("sys/fs/cgroup/memory"), path, read_v1),
-            (None, Some((_, path))) => {
-                let unified = self.root.join("sys/fs/cgroup/unified");
-                let plain = self.root.join("sys/fs/cgroup");
-                (if unified.is_dir() { unified } else { plain }, path, read_v2)
-            }
-            (None, None) => return None,
-        };
-        // In a container the path may be the host's: then only the mount's root is ours.
-        let own = base.join(path.trim_start_matches('/'));
-        let start = if own.is_dir() { own } else { base.clone() };
-        start
-            .ancestors()
-            .take_while(|dir| dir.starts_with(&base))
-            .filter_map(read)
+        let found = cgroup::find(&self.root)?;
+        found
+            .levels
+            .iter()
+            .filter_map(|dir| read_group(found.version, dir))
             .min_by_key(|group| group.limit.saturating_sub(group.working_set))
     }
 }
 
-/// Reads one directory of a hierarchy; `None` where it sets no limit.
-type ReadCgroup = fn(&Path) -> Option<Cgroup>;
+/// Reads one group; `None` where it sets no limit.
+fn read_group(version: Version, dir: &Path) -> Option<Cgroup> {
+    let read = |name: &str| fs::read_to_string(dir.join(name)).ok();
+    let limits = version.limits().iter().filter_map(|name| version.limit(&read(name)?));
+    let limit = limits.min()?;
+    let usage: u64 = read(version.usage())?.trim().parse().ok()?;
+    let inactive =
+        read("memory.stat").and_then(|text| cgroup::field(&text, version.inactive_file()));
+    Some(Cgroup { limit, working_set: usage.saturating_sub(inactive.unwrap_or(0)) })
+}
 
 fn meminfo_field(text: &str, field: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kb| kb.saturating_mul(1024))
 }
 
-fn private_bytes(status: &str) -> u64 {
+pub(super) fn private_bytes(status: &str) -> u64 {
     status
         .lines()
         .filter_map(|line| line.strip_prefix("RssAnon:").or_else(|| line.strip_prefix("RssShmem:")))
         .filter_map(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
         .sum::<u64>()
         * 1024
-}
-
-fn number(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-fn stat(dir: &Path, field: &str) -> Option<u64> {
-    let text = fs::read_to_string(dir.join("memory.stat")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(field)?.trim().parse().ok())
-}
-
-fn read_v1(dir: &Path) -> Option<Cgroup> {
-    let limit = number(&dir.join("memory.limit_in_bytes"))?;
-    // The kernel's "no limit" is the largest number of whole pages.
-    if limit >= i64::MAX as u64 - (1 << 20) {
-        return None;
-    }
-    let usage = number(&dir.join("memory.usage_in_bytes"))?;
-    let inactive = stat(dir, "total_inactive_file ").unwrap_or(0);
-    Some(Cgroup { limit, working_set: usage.saturating_sub(inactive) })
-}
-
-fn read_v2(dir: &Path) -> Option<Cgroup> {
-    let max = number(&dir.join("memory.max"));
-    let high = number(&dir.join("memory.high"));
-    let limit = [max, high].into_iter().flatten().min()?;
-    let usage = number(&dir.join("memory.current"))?;
-    let inactive = stat(dir, "inactive_file ").unwrap_or(0);
-    Some(Cgroup { limit, working_set: usage.saturating_sub(inactive) })
 }
 
 #[cfg(test)]
