@@ -14,10 +14,9 @@ use std::time::Duration;
 
 use super::concurrency::Concurrency;
 use super::ladder::{FAT, Ladder, Pressure, Stalls};
-use super::ledger::{
-    Admitted, Bounds, ContextId, Fit, JobId, Kill, Ledger, Left, Request, Sample, Wait,
-};
+use super::ledger::Ledger;
 use super::reserve::Reserve;
+use super::terms::{Admitted, Bounds, ContextId, Fit, JobId, Kill, Left, Request, Sample, Wait};
 
 /// What the operator and the machine set.
 #[derive(Debug, Clone, Copy)]

@@ -23,7 +23,7 @@
 
 use std::time::Duration;
 
-use super::ledger::Lines;
+use super::terms::Lines;
 
 /// How long it must be calm before the next lower level.
 pub const CALM_DOWN: Duration = Duration::from_secs(2);

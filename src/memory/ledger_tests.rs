@@ -1,5 +1,6 @@
 //! The ledger's rules, one by one.
 
+use super::super::terms::Next;
 use super::*;
 
 const MIB: u64 = 1 << 20;

@@ -1,19 +1,80 @@
 //! Memory: whether there is room to start another render.
 //!
+//! Two things stand here: the [`Governor`] that the worker asks today, and the
+//! pure core that decides by measurement, [`control::Control`], with what it is
+//! made of and what feeds it.
+//!
+//! # The governor
+//!
 //! The seam is [`Governor::admit`]: the worker claims a job only with a
-//! [`Permit`] in hand, and a permit gives its bytes back when it is dropped.
-//! In this release the governor is a plain bound, checked twice:
+//! [`Permit`] in hand, and a permit gives its bytes back when it is dropped. It
+//! is a plain bound, checked twice:
 //!
 //! 1. at start: how many renders and warm contexts fit into the budget
 //!    ([`Plan`], pure);
 //! 2. at each admission: whether what is really free still covers one more
 //!    render beyond the reserve. If nothing runs, one is let in all the same,
 //!    so that the worker never stands still for good.
+//!
+//! # The core
+//!
+//! ```text
+//!  sampler ── Reading ──▶ control ── Orders ──▶ pool (trim, close, kill), attempt (recycle)
+//!  (/proc, cgroup)          ▲  │
+//!                           │  ├─ ledger      who was promised how much
+//!  document ─▶ predictor ───┤  ├─ reserve     what has to stay free, learned
+//!  (features)  (by kind)    │  ├─ ladder      nominal → elevated → critical, and down
+//!                           │  └─ concurrency how many the cores carry
+//!             verdicts ─────┘
+//! ```
+//!
+//! All but [`sampler`] and [`probe`] are pure: time is a parameter, counted from
+//! any fixed start. They are driven by one owner, the task that has the
+//! worker's state:
+//!
+//! - **Every 25 ms** while a job runs (each second otherwise):
+//!   [`sampler::Sampler::sample`], then [`control::Control::sample`] with each
+//!   running job's renderer and each idle context's. Renderers are watched as
+//!   [`sampler::Pace::Busy`] from admission until their process is gone. Orders
+//!   are performed at once.
+//! - **Before a claim**: [`control::Control::fits`] says what size the claim may
+//!   bring. A job that was bounced carries what it needs.
+//! - **After a claim**: [`document::Features::of`] and
+//!   [`predictor::Predictor::predict`], [`verdicts::Verdicts::too_big`] against
+//!   [`control::Control::whole`], then [`control::Control::admit`] with the
+//!   tenant's idle context, if it has one. On [`terms::Wait::Room`]:
+//!   [`control::Control::make_room`]; where `next` is set the worker keeps the
+//!   job in hand and asks again after each sample, else it gives the job back
+//!   with what it needs. What [`terms::Wait`] says is why a job waits. A job
+//!   that is given up is withdrawn.
+//! - **After a render**: [`control::Control::release`] with one last look at the
+//!   renderer ([`sampler::Sampler::look_at`]): a receipt is quicker than two
+//!   samples. The peak that it returns goes to
+//!   [`predictor::Predictor::observe`], the time to [`control::Control::took`].
+//! - **When a renderer's process has ended**, and not before:
+//!   [`control::Control::gone`]. Killed or closed is not gone.
+//! - **After a kill**: [`terms::Kill::next`]: back to the queue uncounted, once
+//!   more alone, or buried as `memory_exceeded`, and a verdict noted. A job that
+//!   ended before the kill reached it is settled as it ended; its renderer is
+//!   not kept all the same.
+//!
+//! # Failures
+//!
+//! | what fails | what becomes of it |
+//! |---|---|
+//! | nothing can be measured | the last sample stands; nothing new is let in without one |
+//! | no cgroup, no pressure, no counters | the machine's memory alone decides |
+//! | a renderer's end is never told | credited after [`ledger::RETURN_PATIENCE`] |
+//! | a job at the door is forgotten | the door opens after [`ledger::DOOR_HELD`] |
+//! | predictions are wrong | up to the hard line others' unused promises serve, then the job is killed and runs alone |
+//! | neighbours take memory | a larger reserve, then the ladder; jobs killed for it are not counted |
+//! | one job needs more than there is | it runs alone, is killed at the hard line, and is buried with figures |
 
 mod cgroup;
 pub mod concurrency;
 pub mod control;
 pub mod document;
+mod entry;
 pub mod ladder;
 pub mod ledger;
 pub mod predictor;
@@ -22,6 +83,7 @@ pub mod reserve;
 pub mod sampler;
 #[cfg(test)]
 mod sim;
+pub mod terms;
 pub mod verdicts;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -23,7 +23,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::ledger::{Lines, bytes_in};
+use super::entry::bytes_in;
+use super::terms::Lines;
 
 /// Bytes a second that a renderer was measured to grow by (an invoice of 5,000
 /// rows: 1,050 MB in 2 s).

@@ -15,17 +15,18 @@
 mod neighbour;
 mod policy;
 mod queue;
+mod scenario;
 mod tests;
 
 use std::time::Duration;
 
 use super::control::{Control, Order, Policy};
 use super::ladder::Pressure;
-use super::ledger::{Bounds, ContextId, JobId, Kill, Left, Next};
 use super::reserve::FASTEST;
-use neighbour::Neighbour;
+use super::terms::{Bounds, ContextId, JobId, Kill, Left, Next};
 use policy::{Seen, Tactics};
 use queue::Queue;
+use scenario::{End, Job, Outcome, Scenario};
 
 const MIB: u64 = 1 << 20;
 /// Milliseconds between two states of the world.
@@ -37,32 +38,6 @@ const BACK_TAKES: u64 = 100;
 const FIXED: u64 = 170 * MIB;
 /// A renderer before its first document.
 const FRESH: u64 = 25 * MIB;
-
-/// One job, and what it will really do.
-#[derive(Debug, Clone, Copy)]
-struct Job {
-    tenant: u8,
-    peak: u64,
-    predicted: u64,
-    /// Milliseconds on one core.
-    work: u64,
-    /// Part of the work, in percent, after which the peak is reached.
-    ramp: u64,
-}
-
-#[derive(Debug, Clone)]
-struct Scenario {
-    capacity: u64,
-    cores: usize,
-    most: usize,
-    floor: u64,
-    budget: Option<u64>,
-    neighbours: Vec<Neighbour>,
-    jobs: Vec<Job>,
-    /// Milliseconds after which it ends, whatever is left.
-    horizon: u64,
-    seed: u64,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -77,45 +52,6 @@ struct Renderer {
     tenant: u8,
     used: u64,
     state: State,
-}
-
-/// How a job ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Done,
-    Exceeded,
-}
-
-/// What came of a scenario.
-#[derive(Debug, Default, Clone)]
-struct Outcome {
-    ends: Vec<Option<End>>,
-    /// The most that was ever used beyond the capacity or the budget.
-    overrun: u64,
-    /// When the last job ended.
-    makespan: u64,
-    /// Peaks of running jobs times milliseconds, while work waited.
-    held: u128,
-    /// Milliseconds while work waited.
-    busy: u64,
-    blamed: usize,
-    squeezed: usize,
-    /// Milliseconds under pressure.
-    pressed: u64,
-    /// Jobs running, at each second.
-    running: Vec<f64>,
-    /// Milliseconds for which the longest waiting job waited.
-    longest_wait: u64,
-}
-
-impl Outcome {
-    fn utilisation(&self) -> f64 {
-        self.held as f64 / self.busy.max(1) as f64
-    }
-
-    fn all_ended(&self) -> bool {
-        self.ends.iter().all(Option::is_some)
-    }
 }
 
 struct World<'a> {
@@ -355,11 +291,12 @@ impl World<'_> {
         let due = self.now + STEP + self.random(KILL_TAKES - STEP);
         let mut found = None;
         for renderer in &mut self.renderers {
-            if let State::Busy { job, dies_at, .. } = &mut renderer.state {
-                if id(*job) == kill.job && dies_at.is_none() {
-                    *dies_at = Some(due);
-                    found = Some(*job);
-                }
+            if let State::Busy { job, dies_at, .. } = &mut renderer.state
+                && id(*job) == kill.job
+                && dies_at.is_none()
+            {
+                *dies_at = Some(due);
+                found = Some(*job);
             }
         }
         let Some(job) = found else { return };
@@ -418,7 +355,7 @@ impl World<'_> {
                 policy::Answer::Wait { orders, stop, next } => {
                     self.obey(&orders);
                     if next {
-                        self.queue.to_front(at);
+                        self.queue.move_to_front(at);
                     }
                     if stop {
                         return;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::control::{Control, Order};
 use super::super::ladder::Pressure;
-use super::super::ledger::{ContextId, JobId, Left, Request, Sample, Wait};
+use super::super::terms::{ContextId, JobId, Left, Request, Sample, Wait};
 use super::queue::Waiting;
 use super::time;
 

@@ -51,7 +51,7 @@ impl Queue {
     }
 
     /// A job that is next is kept in hand.
-    pub(super) fn to_front(&mut self, at: usize) {
+    pub(super) fn move_to_front(&mut self, at: usize) {
         if let Some(waiting) = self.waiting.remove(at) {
             self.waiting.push_front(waiting);
         }
