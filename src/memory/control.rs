@@ -105,11 +105,13 @@ impl Control {
         let lines = self.reserve.lines(now);
         self.ledger.set_lines(lines);
         let relief = self.ladder.step(self.ledger.room(), lines, stalls, now);
+        // Idle contexts before jobs: what they hold counts as coming back.
+        if relief.close > 0 {
+            let closed = self.ledger.to_close(relief.close, None, now);
+            orders.extend(closed.into_iter().map(Order::Close));
+        }
         if relief.kill {
             orders.extend(self.ledger.victims(self.back, now).into_iter().map(Order::Kill));
-        }
-        if relief.close > 0 {
-            orders.extend(self.ledger.to_close(relief.close, None).into_iter().map(Order::Close));
         }
         if relief.trim {
             orders.extend(self.ledger.to_trim().into_iter().map(Order::Trim));
@@ -141,13 +143,18 @@ impl Control {
 
     /// Closes idle contexts for a job that waits for room, where that is enough
     /// or where nothing else can help it.
-    pub fn make_room(&mut self, wait: &Wait, spared: Option<ContextId>) -> Vec<Order> {
+    pub fn make_room(
+        &mut self,
+        wait: &Wait,
+        spared: Option<ContextId>,
+        now: Duration,
+    ) -> Vec<Order> {
         let Wait::Room { needed, fits, idle, next } = *wait else { return Vec::new() };
         let short = needed.saturating_sub(fits);
         if short > idle && !next && self.ledger.running() > 0 {
             return Vec::new();
         }
-        self.ledger.to_close(short, spared).into_iter().map(Order::Close).collect()
+        self.ledger.to_close(short, spared, now).into_iter().map(Order::Close).collect()
     }
 
     /// What a claim may bring, in bytes beyond an idle context's own.
@@ -220,7 +227,7 @@ impl Control {
         self.concurrency.set_most(most);
     }
 
-    /// A render took so long; see [`Concurrency::ended`].
+    /// A render took so long, told before its job is released; see [`Concurrency::ended`].
     pub fn took(&mut self, markup: u64, took: Duration, waiting: bool, now: Duration) {
         let running = self.ledger.running().max(1);
         self.concurrency.ended(markup, took, running, waiting, now);

@@ -71,6 +71,8 @@ pub struct Ledger {
     entries: Vec<Entry>,
     /// Least recently used first.
     idle: Vec<Idle>,
+    /// Idle contexts that were ordered to be closed: when, and what they held.
+    closing: Vec<(Duration, u64)>,
     /// Who is next, and when it last asked.
     door: Option<(JobId, Duration)>,
 }
@@ -88,6 +90,7 @@ impl Ledger {
             elsewhere: 0,
             entries: Vec::new(),
             idle: Vec::new(),
+            closing: Vec::new(),
             door: None,
         }
     }
@@ -344,6 +347,7 @@ impl Ledger {
             }
             Phase::Returning { since, .. } | Phase::Gone(since) => since >= sample.at,
         });
+        self.closing.retain(|(ordered, _)| sample.at.saturating_sub(*ordered) < back);
         for (job, used) in sample.running {
             if let Some(entry) = self.entries.iter_mut().find(|entry| entry.job == *job) {
                 // Two samples in quick succession say nothing about speed.
@@ -387,12 +391,13 @@ impl Ledger {
         kills
     }
 
-    /// Whether memory stays above the hard line until what was killed is back,
-    /// and is not used up before.
+    /// Whether memory stays above the hard line until what was killed or closed is
+    /// back, and is not used up before.
     fn lasts(&self, back: Duration) -> bool {
         let coming: u64 = self.entries.iter().filter(|e| e.is_coming_back()).map(|e| e.used).sum();
         let left = self.room() - signed(self.surge(back));
-        left + signed(coming) >= signed(self.lines.hard) && left >= signed(self.lines.growth)
+        left + signed(coming + self.closing()) >= signed(self.lines.hard)
+            && left >= signed(self.lines.growth)
     }
 
     /// What running jobs will take within `back`, as fast as they grow now.
@@ -444,19 +449,31 @@ impl Ledger {
     }
 
     /// Takes out the least recently used idle contexts that hold `bytes` together,
-    /// `spared` excepted; they are to be closed.
-    pub fn to_close(&mut self, bytes: u64, spared: Option<ContextId>) -> Vec<ContextId> {
-        let mut sum = 0;
+    /// with those that are being closed already, `spared` excepted; they are to be
+    /// closed.
+    pub fn to_close(
+        &mut self,
+        bytes: u64,
+        spared: Option<ContextId>,
+        now: Duration,
+    ) -> Vec<ContextId> {
+        let mut sum = self.closing();
         let mut chosen = Vec::new();
+        let closing = &mut self.closing;
         self.idle.retain(|idle| {
             if sum >= bytes || Some(idle.context) == spared {
                 return true;
             }
             sum += idle.used;
             chosen.push(idle.context);
+            closing.push((now, idle.used));
             false
         });
         chosen
+    }
+
+    fn closing(&self) -> u64 {
+        self.closing.iter().map(|(_, used)| used).sum()
     }
 
     /// The fastest growth among running jobs between the last two samples, in bytes a second.

@@ -254,7 +254,7 @@ fn where_nothing_runs_one_is_let_in_but_not_below_the_hard_line() {
     idle.opened(ContextId(1), 30 * MIB);
     let wait = idle.admit(&job(1, 100), at(0)).unwrap_err();
     assert!(matches!(wait, Wait::Room { idle, .. } if idle == 30 * MIB));
-    assert_eq!(idle.to_close(80 * MIB, None), [ContextId(1)]);
+    assert_eq!(idle.to_close(80 * MIB, None, at(0)), [ContextId(1)]);
     assert!(admit(&mut idle, 1, 100, 1));
 }
 
@@ -291,7 +291,24 @@ fn idle_contexts_are_trimmed_once_and_closed_least_recently_used_first() {
     assert!(ledger.admit(&request, at(0)).is_ok());
     ledger.release(JobId(1), Left::Warm(ContextId(1)), None, at(1));
     assert_eq!(ledger.to_trim(), [ContextId(1)], "it was used since");
-    assert_eq!(ledger.to_close(50 * MIB, Some(ContextId(2))), [ContextId(3), ContextId(1)]);
+    let closed = ledger.to_close(50 * MIB, Some(ContextId(2)), at(2));
+    assert_eq!(closed, [ContextId(3), ContextId(1)]);
+}
+
+#[test]
+fn what_is_being_closed_is_not_closed_for_twice_nor_killed_for() {
+    let mut ledger = ledger(400);
+    for context in 1..=3 {
+        ledger.opened(ContextId(context), 40 * MIB);
+    }
+    assert!(admit(&mut ledger, 1, 100, 0));
+    look(&mut ledger, 25, 35, &[(1, 100)]);
+    assert_eq!(ledger.to_close(30 * MIB, None, at(25)), [ContextId(1)]);
+    assert!(ledger.to_close(40 * MIB, None, at(50)).is_empty());
+    assert!(ledger.victims(at(100), at(50)).is_empty());
+    // It did not come back.
+    look(&mut ledger, 125, 35, &[(1, 100)]);
+    assert_eq!(ledger.victims(at(100), at(125)).len(), 1);
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Tactics {
         match self.control.admit(&request, time(now)) {
             Ok(_) => Answer::In,
             Err(wait) => {
-                let orders = self.control.make_room(&wait, warm);
+                let orders = self.control.make_room(&wait, warm, time(now));
                 let stop = matches!(wait, Wait::Slots { .. } | Wait::Pressure(_) | Wait::Alone(_));
                 let next = matches!(wait, Wait::Room { next: true, .. } | Wait::Others(_));
                 Answer::Wait { orders, stop, next }
