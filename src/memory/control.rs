@@ -149,8 +149,7 @@ impl Control {
         spared: Option<ContextId>,
         now: Duration,
     ) -> Vec<Order> {
-        let Wait::Room { needed, fits, idle, next } = *wait else { return Vec::new() };
-        let short = needed.saturating_sub(fits);
+        let Wait::Room { short, idle, next, .. } = *wait else { return Vec::new() };
         if short > idle && !next && self.ledger.running() > 0 {
             return Vec::new();
         }
@@ -246,5 +245,40 @@ impl Control {
             slots: self.concurrency.slots(),
             fits: self.fits(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_job_whose_context_has_all_it_needs_makes_room_for_the_reserve() {
+        let now = Duration::ZERO;
+        let policy = Policy {
+            bounds: Bounds::default(),
+            floor: 128 * MIB,
+            cores: 1,
+            most: 2,
+            reaction: Duration::from_millis(50),
+            back: Duration::from_millis(100),
+        };
+        let mut control = Control::new(&policy);
+        for context in 1..=3 {
+            control.opened(ContextId(context), 70 * MIB);
+        }
+        let free = 140 * MIB;
+        let sample = Sample { at: now, free, own: 0, running: &[], idle: &[] };
+        control.sample(&sample, None);
+        let warm = Some(ContextId(1));
+        let job = JobId(1);
+        let request =
+            Request { job, predicted: 60 * MIB, warm, alone: false, waited: Duration::ZERO };
+        let wait = control.admit(&request, now).unwrap_err();
+        assert!(matches!(wait, Wait::Room { needed: 0, fits: 0, .. }), "{wait:?}");
+        assert_eq!(control.make_room(&wait, warm, now), [Order::Close(ContextId(2))]);
+        assert!(control.make_room(&wait, warm, now).is_empty(), "once is enough");
     }
 }

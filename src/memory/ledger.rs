@@ -204,6 +204,7 @@ impl Ledger {
             return Err(Wait::Room {
                 needed,
                 fits: u64::try_from(room).unwrap_or(0),
+                short: u64::try_from(signed(needed) - room).unwrap_or(0),
                 idle: self.idle_but(request.warm),
                 next,
             });

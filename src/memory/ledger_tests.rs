@@ -43,7 +43,10 @@ fn a_job_is_let_in_only_if_its_prediction_leaves_the_reserve() {
     assert!(admit(&mut ledger, 1, 300, 1));
     assert_eq!(ledger.fits().now, 100 * MIB);
     let wait = ledger.admit(&job(2, 101), at(2)).unwrap_err();
-    assert_eq!(wait, Wait::Room { needed: 101 * MIB, fits: 100 * MIB, idle: 0, next: false });
+    assert_eq!(
+        wait,
+        Wait::Room { needed: 101 * MIB, fits: 100 * MIB, short: MIB, idle: 0, next: false }
+    );
     assert!(admit(&mut ledger, 2, 100, 2));
     assert!(!admit(&mut ledger, 3, 1, 3));
 }

@@ -91,6 +91,8 @@ pub enum Wait {
         needed: u64,
         /// The most that fits now.
         fits: u64,
+        /// What is missing; more than `needed` where the reserve itself is short.
+        short: u64,
         /// What idle contexts hold: closing some makes room.
         idle: u64,
         /// Whether the door was closed behind it: keep it in hand, it is next.
