@@ -123,7 +123,7 @@ pub struct Fit {
 pub enum Left {
     /// It waits, warm, for its tenant's next job.
     Warm(ContextId),
-    /// It is being closed or killed; [`Ledger::gone`] follows.
+    /// It is being closed or killed; [`super::ledger::Ledger::gone`] follows.
     Closing,
 }
 
