@@ -17,7 +17,7 @@ pub fn run(session: &Session) -> Result<(), Failure> {
     let config = &session.loaded.config;
     let lease = config.queue.lease;
     let queue_config = QueueConfig {
-        url: session.redis_url()?.expose().to_owned(),
+        redis: session.redis()?,
         queue: config.queue.name.as_str().to_owned(),
         worker: "status".to_owned(),
         lease,

@@ -17,7 +17,7 @@ use crate::http::{self, Pages};
 use crate::memory::Governor;
 use crate::metrics::Exporter;
 use crate::queue::embedded::Embedded;
-use crate::queue::{Queue, QueueConfig};
+use crate::queue::{Address, Queue, QueueConfig};
 use crate::worker::{Settings, Snapshot, Stop, Worker};
 
 /// Redis counts as away when it does not answer within this.
@@ -72,12 +72,12 @@ pub fn run(session: &Session) -> Result<(), Failure> {
             )
         })?;
         let Some(options) = embedded else {
-            return serve(session, session.redis_url()?.expose(), 0, stop).await;
+            return serve(session, session.redis()?, 0, stop).await;
         };
         let failed = |doing| move |error| embedded_failure(doing, &error);
         let redis = Embedded::start_or_join(&options).await.map_err(failed("starting"))?;
         let outcome = match announce(session, &redis) {
-            Ok(()) => serve(session, redis.url(), redis.still_to_take(), stop).await,
+            Ok(()) => serve(session, redis.url().into(), redis.still_to_take(), stop).await,
             Err(failure) => Err(failure),
         };
         // Whatever became of the worker: the last one takes its Redis with it.
@@ -110,11 +110,11 @@ fn announce(session: &Session, redis: &Embedded) -> Result<(), Failure> {
     })
 }
 
-/// Works on the queue at `url` until told to stop. `redis`: bytes that an
+/// Works on the queue at `address` until told to stop. `redis`: bytes that an
 /// embedded Redis may still take.
 async fn serve(
     session: &Session,
-    url: &str,
+    address: Address,
     redis: u64,
     stop: mpsc::Receiver<Stop>,
 ) -> Result<(), Failure> {
@@ -124,7 +124,7 @@ async fn serve(
     let listening = listen(session).await?;
     let id = worker_id();
     let queue_config = QueueConfig {
-        url: url.to_owned(),
+        redis: address,
         queue: config.queue.name.as_str().to_owned(),
         worker: id.clone(),
         lease: config.queue.lease,

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::units::{self, parse_bytes, parse_duration, show_bytes, show_duration};
@@ -141,16 +141,16 @@ impl RedisUrl {
     /// What stands for the private Redis of the state directory.
     pub const EMBEDDED: &str = "embedded";
 
-    /// A URL that is known to be right.
-    #[must_use]
-    pub(crate) fn known(url: String) -> Self {
-        Self(url)
-    }
-
     /// Whether it is the word `embedded`: the URL is then found in the state directory.
     #[must_use]
     pub fn is_embedded(&self) -> bool {
         self.0 == Self::EMBEDDED
+    }
+
+    /// Whether it asks for TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.0.starts_with("rediss://")
     }
 
     /// The URL as given, password included: for the Redis client only.
@@ -203,14 +203,20 @@ impl Setting for Option<RedisUrl> {
             return Err("it has no scheme".into());
         };
         match scheme {
-            "redis" | "unix" | "redis+unix" if rest.is_empty() => Err("it names no place".into()),
-            "redis" | "unix" | "redis+unix" => Ok(Some(RedisUrl(text.into()))),
-            "rediss" | "valkeys" => Err("TLS is not built in: use a tunnel such as stunnel".into()),
+            "redis" | "rediss" | "unix" | "redis+unix" if rest.is_empty() => {
+                Err("it names no place".into())
+            }
+            "rediss" if rest.ends_with("#insecure") => {
+                Err("a certificate is always checked: set redis.ca instead of #insecure".into())
+            }
+            "redis" | "rediss" | "unix" | "redis+unix" => Ok(Some(RedisUrl(text.into()))),
+            "valkey" | "valkeys" => Err("its scheme is written redis or rediss here".into()),
             _ => Err("its scheme is unknown".into()),
         }
     }
     fn expects() -> String {
-        "a URL such as redis://127.0.0.1:6379 or unix:///run/redis/redis.sock, or \"embedded\""
+        "a URL such as redis://127.0.0.1:6379, rediss://redis.example:6380 or \
+         unix:///run/redis/redis.sock, or \"embedded\""
             .into()
     }
     fn show(&self) -> String {
@@ -390,6 +396,34 @@ impl Setting for Duration {
     }
     fn show(&self) -> String {
         show_duration(*self)
+    }
+}
+
+/// The path of a file with certificates or a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PemFile(PathBuf);
+
+impl PemFile {
+    /// The path, absolute.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// `None` (written `""`) is "none".
+impl Setting for Option<PemFile> {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Ok(None),
+            _ => PathBuf::parse(text).map(|path| Some(PemFile(path))),
+        }
+    }
+    fn expects() -> String {
+        "the absolute path of a PEM file, or \"\" for none".into()
+    }
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(String::new, |file| file.0.show())
     }
 }
 

@@ -6,12 +6,14 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, cmd};
 use serde_json::Value;
 use tillroll::job::{Job, Name, Output, Priority, Status};
-use tillroll::queue::{Admitted, Claimed, Ending, Keys, Queue, QueueConfig};
+use tillroll::queue::{Address, Admitted, Claimed, Ending, Keys, Queue, QueueConfig, QueueError};
 
 use super::RedisServer;
 
 /// The longest that a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// When Redis counts as away.
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a producer took.
 #[derive(Debug)]
@@ -74,16 +76,23 @@ impl Rig {
     }
 
     /// Through another line than the producers'.
-    pub(crate) async fn queue_at(url: String, id: &str, lease: Duration) -> Queue {
+    pub(crate) async fn queue_at(redis: impl Into<Address>, id: &str, lease: Duration) -> Queue {
+        Self::connect(redis, id, lease).await.unwrap()
+    }
+
+    pub(crate) async fn connect(
+        redis: impl Into<Address>,
+        id: &str,
+        lease: Duration,
+    ) -> Result<Queue, QueueError> {
         Queue::connect(QueueConfig {
-            url,
+            redis: redis.into(),
             queue: "receipts".to_owned(),
             worker: id.to_owned(),
             lease,
-            response_timeout: Duration::from_secs(2),
+            response_timeout: RESPONSE_TIMEOUT,
         })
         .await
-        .unwrap()
     }
 
     pub(crate) async fn push(&self, inbox: Priority, element: &[u8]) {
