@@ -39,14 +39,8 @@ struct Sample {
 pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let redis = session.redis()?;
     let samples = samples(&args.fixtures)?;
-    let unavailable = |error: crate::queue::QueueError| {
-        Failure::new(
-            Exit::Unavailable,
-            "talking to Redis",
-            crate::worker::chain(&error),
-            error.remedy(),
-        )
-    };
+    let unavailable =
+        |error: crate::queue::QueueError| Failure::of_redis("talking to Redis", &error);
     let client =
         Client::new(redis, session.loaded.config.queue.name.as_str(), 2).map_err(unavailable)?;
     super::runtime()?.block_on(async {

@@ -290,5 +290,5 @@ fn progress(count: usize) -> ProgressBar {
 }
 
 fn unavailable(what: &str, error: &crate::queue::QueueError) -> Failure {
-    Failure::new(Exit::Unavailable, what, crate::worker::chain(error), error.remedy())
+    Failure::of_redis(what, error)
 }

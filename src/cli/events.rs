@@ -122,7 +122,7 @@ fn line(event: &Event, json: bool) -> String {
 }
 
 fn unavailable(error: &QueueError) -> Failure {
-    Failure::new(Exit::Unavailable, "asking Redis", crate::worker::chain(error), error.remedy())
+    Failure::of_redis("asking Redis", error)
 }
 
 #[cfg(test)]

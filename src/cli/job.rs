@@ -83,7 +83,7 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
 }
 
 fn unavailable(error: &crate::queue::QueueError) -> Failure {
-    Failure::new(Exit::Unavailable, "asking Redis", crate::worker::chain(error), error.remedy())
+    Failure::of_redis("asking Redis", error)
 }
 
 /// One line for each thing that is known.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::exit::{Exit, Failure, print};
+use super::exit::{Failure, print};
 use super::{Session, table};
 use crate::queue::{Queue, QueueConfig};
 use crate::renderer::null;
@@ -25,7 +25,7 @@ pub fn run(session: &Session) -> Result<(), Failure> {
     };
     super::runtime()?.block_on(async {
         let unavailable = |error: crate::queue::QueueError| {
-            Failure::new(Exit::Unavailable, "asking Redis", crate::worker::chain(&error), error.remedy())
+            Failure::of_redis("asking Redis", &error)
         };
         let queue = Queue::connect(queue_config).await.map_err(unavailable)?;
         let counts = queue.counts().await.map_err(unavailable)?;

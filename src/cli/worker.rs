@@ -130,14 +130,9 @@ async fn serve(
         lease: config.queue.lease,
         response_timeout: RESPONSE_TIMEOUT,
     };
-    let queue = Queue::connect(queue_config).await.map_err(|error| {
-        Failure::new(
-            Exit::Unavailable,
-            "connecting to Redis",
-            crate::worker::chain(&error),
-            error.remedy(),
-        )
-    })?;
+    let queue = Queue::connect(queue_config)
+        .await
+        .map_err(|error| Failure::of_redis("connecting to Redis", &error))?;
     let backend = Backend::start(session, governor.plan().contexts)?;
     // Whatever goes wrong from here on: no browser may be left behind.
     let outcome = match backend.ready().await {

@@ -22,13 +22,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
+use ::redis::aio::{
+    ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection,
+};
 use ::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use ::redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    RedisError, TlsCertificates,
+    RedisError, TlsCertificates, cmd,
 };
-use deadpool_redis::{Manager, Pool, PoolError, Runtime};
+use deadpool_redis::{Hook, HookError, Manager, Pool, PoolError, Runtime};
 
 use super::QueueError;
 use super::error::TlsTrouble;
@@ -144,34 +146,57 @@ impl Address {
         let client = self.client()?;
         let settings = settings(connecting, response);
         let made = client.get_multiplexed_async_connection_with_config(&settings).await;
-        made.map_err(|error| self.failed(error))
+        let mut connection = made.map_err(|error| self.failed(error))?;
+        self.greet(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// With TLS 1.3 a server refuses a client only after the handshake.
+    async fn greet(&self, connection: &mut impl ConnectionLike) -> Result<(), QueueError> {
+        if self.is_tls() {
+            ping(connection).await.map_err(|error| self.failed(error))?;
+        }
+        Ok(())
     }
 
     /// A pool of at most `size` connections, made when first needed; `wait` for a
     /// free one is without an end where it is `None`.
-    pub(crate) fn pool(
+    pub(super) fn pool(
         &self,
         size: usize,
         connecting: Duration,
         response: Duration,
         wait: Option<Duration>,
-    ) -> Result<Pool, QueueError> {
+    ) -> Result<Bodies, QueueError> {
         let manager = Manager::new_with_config(self.info()?, settings(connecting, response))
             .map_err(QueueError::Url)?;
-        Pool::builder(manager)
-            .max_size(size)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(wait)
-            .build()
-            .map_err(|error| QueueError::Unexpected { what: "the pool", answer: error.to_string() })
+        let mut pool =
+            Pool::builder(manager).max_size(size).runtime(Runtime::Tokio1).wait_timeout(wait);
+        if self.is_tls() {
+            pool = pool.post_create(Hook::async_fn(|connection, _| {
+                Box::pin(async move { ping(connection).await.map_err(HookError::Backend) })
+            }));
+        }
+        let pool = pool.build().map_err(|error| QueueError::Unexpected {
+            what: "the pool",
+            answer: error.to_string(),
+        })?;
+        Ok(Bodies { pool, address: self.clone() })
     }
 
-    /// A failure to connect: a port without TLS may leave a handshake unanswered.
+    /// A failure to connect. A port without TLS may leave a handshake unanswered;
+    /// whoever wants another certificate hangs up.
     fn failed(&self, error: RedisError) -> QueueError {
-        if self.is_tls() && error.is_timeout() {
-            return QueueError::Tls { why: TlsTrouble::Silent, source: error };
+        let dropped = error.is_connection_dropped() && !error.is_connection_refusal();
+        match QueueError::from(error) {
+            QueueError::Unavailable(source) if self.is_tls() && source.is_timeout() => {
+                QueueError::Tls { why: TlsTrouble::Silent, source }
+            }
+            QueueError::Unavailable(source) if self.is_tls() && dropped => {
+                QueueError::Tls { why: TlsTrouble::Closed, source }
+            }
+            error => error,
         }
-        error.into()
     }
 }
 
@@ -214,19 +239,34 @@ fn settings(connecting: Duration, response: Duration) -> AsyncConnectionConfig {
         .set_connection_timeout(Some(connecting))
 }
 
-/// A connection of a pool.
-pub(super) async fn pooled(pool: &Pool) -> Result<deadpool_redis::Connection, QueueError> {
-    pool.get().await.map_err(|error| match error {
-        PoolError::Backend(error) => error.into(),
-        other => QueueError::Pool(other),
-    })
+async fn ping(connection: &mut impl ConnectionLike) -> Result<(), RedisError> {
+    cmd("PING").query_async(connection).await
+}
+
+/// A small pool of connections.
+#[derive(Clone)]
+pub(super) struct Bodies {
+    pool: Pool,
+    address: Address,
+}
+
+impl Bodies {
+    /// One of them, for as long as it is held.
+    pub(super) async fn get(&self) -> Result<deadpool_redis::Connection, QueueError> {
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
+                self.address.failed(error)
+            }
+            other => QueueError::Pool(other),
+        })
+    }
 }
 
 /// All connections of one queue.
 pub(super) struct Connections {
     address: Address,
     commands: ConnectionManager,
-    bodies: Pool,
+    bodies: Bodies,
     client: Client,
     response_timeout: Duration,
 }
@@ -245,7 +285,8 @@ impl Connections {
             .set_min_delay(SHORTEST_PAUSE)
             .set_max_delay(LONGEST_PAUSE);
         let made = client.get_connection_manager_with_config(manager).await;
-        let commands = made.map_err(|error| address.failed(error))?;
+        let mut commands = made.map_err(|error| address.failed(error))?;
+        address.greet(&mut commands).await?;
         let bodies =
             address.pool(POOLED, response_timeout, response_timeout, Some(response_timeout))?;
         Ok(Self { address, commands, bodies, client, response_timeout })
@@ -258,7 +299,7 @@ impl Connections {
 
     /// One of the pool.
     pub(super) async fn pooled(&self) -> Result<deadpool_redis::Connection, QueueError> {
-        pooled(&self.bodies).await
+        self.bodies.get().await
     }
 
     /// A new one, for reads that block for at most `block`.

@@ -175,6 +175,10 @@ pub enum TlsTrouble {
     /// It did not answer the handshake at all.
     #[error("redis did not answer the TLS handshake")]
     Silent,
+    /// It hung up in the handshake or right after it, as one does that wants a
+    /// certificate of ours: with TLS 1.3 its reason comes too late to be read.
+    #[error("redis closed the TLS connection at once")]
+    Closed,
     /// It wants another certificate of ours, or one at all.
     #[error("redis refuses the certificate of this client, or the lack of one")]
     Client,
@@ -235,9 +239,9 @@ impl TlsTrouble {
                 "check that Redis runs and that this port is its tls-port: one without TLS may not \
                  answer a handshake at all"
             }
-            Self::Client => {
-                "set redis.cert and redis.key to a certificate that Redis' tls-ca-cert-file signed, \
-                 or set tls-auth-clients no in Redis"
+            Self::Client | Self::Closed => {
+                "look into Redis' log for the reason; where it asks for certificates, set redis.cert and redis.key to a certificate that Redis' tls-ca-cert-file signed, or set \
+                 tls-auth-clients no there"
             }
             Self::Handshake => {
                 "check that Redis allows TLS 1.2 or 1.3 (tls-protocols) and look into its log"

@@ -33,7 +33,7 @@ mod reply;
 
 use std::time::Duration;
 
-use deadpool_redis::{Connection, Pool};
+use deadpool_redis::Connection;
 use redis::{Cmd, FromRedisValue, cmd, pipe};
 use tokio::time::Instant;
 
@@ -41,8 +41,9 @@ pub use self::events::Event;
 pub use self::receipt::{Element, Receipt};
 pub use self::record::{Held, Record, State};
 pub use self::reply::{Answer, Place, Reply, ReplyError, Warning};
+use super::connect::Bodies;
 pub use super::connect::{Address, TlsFiles};
-use super::{Keys, QueueError, connect};
+use super::{Keys, QueueError};
 pub use crate::job::reply::Timings;
 pub use crate::job::{Name, Output, Priority, Status};
 
@@ -60,7 +61,7 @@ const PIPELINE_COMMANDS: usize = 1000;
 /// A producer of one queue. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    pool: Pool,
+    pool: Bodies,
     keys: Keys,
 }
 
@@ -131,7 +132,7 @@ impl Client {
     }
 
     async fn connection(&self) -> Result<Connection, QueueError> {
-        connect::pooled(&self.pool).await
+        self.pool.get().await
     }
 
     /// Pushes one receipt.

@@ -134,7 +134,6 @@ async fn a_producer_can_do_nothing_else() {
         &["SCRIPT", "FLUSH"],
         &["ACL", "LIST"],
         &["MONITOR"],
-        &["DEBUG", "SLEEP", "0"],
         &["SHUTDOWN", "NOSAVE"],
         &["REPLICAOF", "NO", "ONE"],
         &["DEL", &inbox],

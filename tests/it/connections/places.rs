@@ -1,10 +1,12 @@
 //! Users, databases and sockets, as a URL names them.
 
+use std::process::Command;
+
+use tillroll::job::Priority::Interactive;
 use tillroll::worker::Stop;
 
 use crate::support::rig::PATIENCE;
 use crate::support::{RedisServer, Rig, Running, Scripted, document};
-use tillroll::job::Priority::Interactive;
 
 /// A job through a worker whose URL is `url`; producers come as they always do.
 async fn tour(rig: &Rig, url: &str) {
@@ -87,4 +89,39 @@ async fn a_socket_is_reached_by_its_path_with_user_and_database() {
     assert!(!shown.contains("wrongword"), "{shown}");
     let (is, shown) = kind("unix:///nowhere/redis.sock").await;
     assert_eq!(is, "unavailable", "{shown}");
+}
+
+#[tokio::test]
+async fn no_verb_prints_a_password() {
+    let rig = Rig::new();
+    let _: () = rig.ask(&["ACL", "SETUSER", "shop", "on", ">hunter2", "~*", "+@all"]).await;
+    let (port, home) = (rig.server.port(), rig.server.path(""));
+    let urls = [
+        (format!("redis://shop:hunter2@127.0.0.1:{port}"), 0),
+        (format!("redis://shop:hunter2-and-more@127.0.0.1:{port}"), 69),
+        ("redis://shop:hunter2@127.0.0.1:1".to_owned(), 69),
+        ("redis://shop:hunter2@127.0.0.1:port".to_owned(), 78),
+        ("rediss://shop:hunter2@127.0.0.1:1".to_owned(), 69),
+        ("unix:///nowhere?user=shop&pass=hunter2".to_owned(), 69),
+        ("unix:///nowhere?user=shop&pass=hunter2&db=none".to_owned(), 78),
+    ];
+    for (url, code) in &urls {
+        for verb in [&["status"][..], &["doctor"], &["events", "--since", "1s", "--count", "1"]] {
+            if verb[0] == "events" && *code == 0 {
+                continue;
+            }
+            let ran = Command::new(env!("CARGO_BIN_EXE_tillroll"))
+                .args(verb)
+                .args(["--log-level", "trace", "--redis", url])
+                .env("HOME", &home)
+                .env("RUST_LOG", "trace")
+                .output()
+                .unwrap();
+            let shown = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
+            assert!(!shown.contains("hunter2"), "{verb:?} {url}:\n{shown}");
+            if verb[0] != "doctor" {
+                assert_eq!(ran.status.code(), Some(*code), "{verb:?} {url}:\n{shown}");
+            }
+        }
+    }
 }
