@@ -225,7 +225,7 @@ fn pem((key, blocks): Named, path: &Path) -> Result<Vec<u8>, QueueError> {
     if blocks.iter().any(|block| text.contains(block)) {
         return Ok(bytes);
     }
-    let why = if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
+    let why = if key == KEY.0 && text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
         "the key has a passphrase: store it without one, readable by this user only".to_owned()
     } else {
         format!("there is no {} in it", blocks[0])
@@ -371,9 +371,23 @@ mod tests {
         assert!(why.contains("redis.cert") && why.contains("redis.key is not set"), "{why}");
         let why = refused(url, files(None, None, Some(&other)));
         assert!(why.contains("redis.cert is not set"), "{why}");
+        let cert = dir.path().join("cert.pem");
+        std::fs::write(&cert, CERT.1[0]).unwrap();
+        let why = refused(url, files(None, Some(&cert), Some(&other)));
+        assert!(why.contains("redis.key") && why.contains("passphrase"), "{why}");
         // Without TLS they do not matter.
         let without = Address::new("redis://localhost", files(Some(&missing), None, None));
         without.client().unwrap();
+    }
+
+    #[test]
+    fn a_connection_to_a_machine_that_is_gone_is_given_up_by_the_kernel() {
+        for url in ["redis://h", "rediss://h"] {
+            let info = Address::from(url).info().unwrap();
+            let tcp = info.tcp_settings();
+            assert!(tcp.nodelay() && tcp.keepalive().is_some(), "{url}");
+            assert_eq!(tcp.user_timeout(), Some(UNANSWERED), "{url}");
+        }
     }
 
     #[test]

@@ -201,6 +201,23 @@ async fn a_worker_works_with_its_permissions() {
     assert_eq!(log, Vec::new(), "nothing was refused on the way");
 }
 
+#[test]
+fn a_worker_may_do_whatever_the_queue_does() {
+    let permitted: Vec<_> = command("worker")
+        .split_whitespace()
+        .filter_map(|word| word.trim_matches('\'').strip_prefix('+'))
+        .map(str::to_uppercase)
+        .collect();
+    // The embedded server's, and the operators'.
+    let others = ["CONFIG", "MEMORY"];
+    let used = crate::queue::commands::used();
+    let missing: Vec<_> = used
+        .iter()
+        .filter(|used| !permitted.contains(used) && !others.contains(&used.as_str()))
+        .collect();
+    assert!(missing.is_empty(), "add these to the worker's line in the guide: {missing:?}");
+}
+
 #[tokio::test]
 async fn a_worker_reaches_nothing_outside_of_its_queue() {
     let rig = Rig::new();

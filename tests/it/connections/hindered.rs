@@ -214,7 +214,7 @@ async fn a_node_of_a_cluster_is_no_place_for_a_queue() {
 #[tokio::test]
 async fn a_redis_that_is_busy_with_a_strangers_script() {
     let rig = Rig::new();
-    set(&rig, "busy-reply-threshold", "10").await;
+    set(&rig, "lua-time-limit", "10").await;
     let queue = rig.queue("w1").await;
     let mut stranger = rig.connection().await;
     let endless = tokio::spawn(async move {

@@ -93,7 +93,8 @@ fn quoted_after<'a>(text: &'a str, marker: &str, quote: char) -> Vec<&'a str> {
         .collect()
 }
 
-fn used() -> BTreeSet<String> {
+/// Every command that the queue sends or calls.
+pub(crate) fn used() -> BTreeSet<String> {
     let mut commands = BTreeSet::new();
     for (path, text) in sources() {
         let found = if path.extension().is_some_and(|end| end == "lua") {
