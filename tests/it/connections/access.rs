@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisResult, Value, cmd};
+use redis::{IntoConnectionInfo, RedisResult, Value, cmd};
 use tillroll::client::{Client, Receipt};
 use tillroll::failure::Class;
 use tillroll::job::Name;
@@ -48,7 +48,10 @@ struct Hands(MultiplexedConnection);
 
 impl Hands {
     async fn of(url: &str) -> Self {
-        let client = redis::Client::open(url).unwrap();
+        let info = url.into_connection_info().unwrap();
+        // Which of our producers' clients say this of themselves is their business.
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        let client = redis::Client::open(info.set_redis_settings(settings)).unwrap();
         Self(client.get_multiplexed_async_connection().await.unwrap())
     }
 

@@ -174,8 +174,9 @@ async fn a_redis_that_is_loading() {
     let mut rig = Rig::new();
     // Something to load, which takes its time.
     const FILL: &str = "for i = 1, 400 do \
-        redis.call('SET', 'filler:' .. i, string.rep(redis.sha1hex(i), 5)) end";
+        redis.call('SET', 'filler:' .. i, string.rep(redis.sha1hex(i), 1000)) end";
     let _: () = rig.ask(&["EVAL", FILL, "0"]).await;
+    set(&rig, "rdbcompression", "no").await;
     let mut work = AtWork::on(&rig).await;
     let _: () = rig.ask(&["SAVE"]).await;
     rig.server.restart_slowly(15_000);

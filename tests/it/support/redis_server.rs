@@ -118,12 +118,12 @@ impl RedisServer {
         }
     }
 
-    /// Starts it again; it takes so many microseconds to load each key, and says so
-    /// to whoever asks meanwhile.
+    /// Starts it again; it takes so many microseconds to load each key, and looks
+    /// after its clients whenever it has read 2 MB.
     pub(crate) fn restart_slowly(&mut self, per_key: u32) {
         self.kill();
         let delay = per_key.to_string();
-        let more = ["--key-load-delay", &delay, "--loading-process-events-interval-bytes", "1024"];
+        let more = ["--key-load-delay", &delay];
         if let Err(log) = self.launch(&more, "Server initialized") {
             panic!("redis-server did not come back:\n{log}");
         }
