@@ -32,8 +32,7 @@ use ::redis::{
 };
 use deadpool_redis::{Hook, HookError, Manager, Pool, PoolError, Runtime};
 
-use super::QueueError;
-use super::error::TlsTrouble;
+use super::{QueueError, TlsTrouble};
 use crate::config::values::redact_url;
 
 /// What was sent and not acknowledged for so long ends its connection.
@@ -114,7 +113,8 @@ impl Address {
         // An error means that this process has one already: that one is as good.
         rustls::crypto::ring::default_provider().install_default().unwrap_or(());
         let certificates = self.certificates()?;
-        let client = Client::build_with_tls(info, certificates).map_err(QueueError::Url)?;
+        let client = Client::build_with_tls(info, certificates)
+            .map_err(|source| QueueError::Tls { why: TlsTrouble::Files, source })?;
         Ok(client.get_connection_info().clone())
     }
 
@@ -194,6 +194,12 @@ impl Address {
             }
             QueueError::Unavailable(source) if self.is_tls() && dropped => {
                 QueueError::Tls { why: TlsTrouble::Closed, source }
+            }
+            // The URL has been read: what is left are the parameters of TLS.
+            QueueError::Url(source)
+                if self.is_tls() && source.kind() == ErrorKind::InvalidClientConfig =>
+            {
+                QueueError::Tls { why: TlsTrouble::Files, source }
             }
             error => error,
         }

@@ -10,11 +10,11 @@
 //! An error inside a script has its own code from Redis 7 on. Before that the
 //! code is in the message, behind a minus sign, so it is looked for there too.
 
-use std::error::Error;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use ::redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use super::tls::{self, TlsTrouble};
 
 /// Why Redis did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -154,102 +154,6 @@ impl Hindrance {
     }
 }
 
-/// Why no connection over TLS came about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TlsTrouble {
-    /// Signed by nobody whom we know.
-    #[error("redis' certificate is signed by an authority that is not trusted here")]
-    Untrusted,
-    /// For another host.
-    #[error("redis' certificate is for another name than the host in the URL")]
-    WrongName,
-    /// Before or after its time.
-    #[error("redis' certificate has expired or is not valid yet")]
-    Expired,
-    /// Unfit in some other way.
-    #[error("redis' certificate is not acceptable")]
-    Certificate,
-    /// The other side does not speak TLS.
-    #[error("this redis does not speak TLS on this port")]
-    NotTls,
-    /// It did not answer the handshake at all.
-    #[error("redis did not answer the TLS handshake")]
-    Silent,
-    /// It hung up in the handshake or right after it, as one does that wants a
-    /// certificate of ours: with TLS 1.3 its reason comes too late to be read.
-    #[error("redis closed the TLS connection at once")]
-    Closed,
-    /// It wants another certificate of ours, or one at all.
-    #[error("redis refuses the certificate of this client, or the lack of one")]
-    Client,
-    /// Anything else.
-    #[error("no TLS connection to redis came about")]
-    Handshake,
-}
-
-impl TlsTrouble {
-    fn of(error: &rustls::Error) -> Self {
-        use rustls::{AlertDescription as Alert, CertificateError as Certificate};
-        match error {
-            rustls::Error::InvalidCertificate(certificate) => match certificate {
-                // A certificate of a server that is its own authority, too.
-                Certificate::UnknownIssuer | Certificate::BadSignature => Self::Untrusted,
-                Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                    Self::WrongName
-                }
-                Certificate::Expired
-                | Certificate::ExpiredContext { .. }
-                | Certificate::NotValidYet
-                | Certificate::NotValidYetContext { .. } => Self::Expired,
-                _ => Self::Certificate,
-            },
-            rustls::Error::InvalidMessage(_) => Self::NotTls,
-            rustls::Error::AlertReceived(
-                Alert::CertificateRequired
-                | Alert::BadCertificate
-                | Alert::UnknownCA
-                | Alert::CertificateUnknown
-                | Alert::CertificateExpired
-                | Alert::CertificateRevoked
-                | Alert::AccessDenied,
-            ) => Self::Client,
-            _ => Self::Handshake,
-        }
-    }
-
-    fn remedy(self) -> &'static str {
-        match self {
-            Self::Untrusted => {
-                "set redis.ca to the PEM file of the authority that signed Redis' certificate, \
-                 or install that authority on this system"
-            }
-            Self::WrongName => {
-                "write the host in the URL as the certificate names it, \
-                 or give Redis a certificate with this name (subjectAltName)"
-            }
-            Self::Expired => "renew Redis' certificate, and check the clocks of both machines",
-            Self::Certificate => {
-                "give Redis a certificate of version 3 with a subjectAltName that is meant for servers"
-            }
-            Self::NotTls => {
-                "use the port that tls-port names in Redis' configuration, or write redis:// for a \
-                 connection that is not encrypted"
-            }
-            Self::Silent => {
-                "check that Redis runs and that this port is its tls-port: one without TLS may not \
-                 answer a handshake at all"
-            }
-            Self::Client | Self::Closed => {
-                "look into Redis' log for the reason; where it asks for certificates, set redis.cert and redis.key to a certificate that Redis' tls-ca-cert-file signed, or set \
-                 tls-auth-clients no there"
-            }
-            Self::Handshake => {
-                "check that Redis allows TLS 1.2 or 1.3 (tls-protocols) and look into its log"
-            }
-        }
-    }
-}
-
 impl QueueError {
     /// A bounded name for metrics and logs.
     #[must_use]
@@ -306,7 +210,7 @@ impl QueueError {
 
 impl From<RedisError> for QueueError {
     fn from(error: RedisError) -> Self {
-        if let Some(why) = tls_trouble(&error) {
+        if let Some(why) = TlsTrouble::in_error(&error) {
             return Self::Tls { why, source: error };
         }
         let codes = codes(&error);
@@ -317,6 +221,7 @@ impl From<RedisError> for QueueError {
         let switching = "Redis server refused to switch database";
         match error.kind() {
             ErrorKind::InvalidClientConfig => Self::Url(error),
+            ErrorKind::Io if tls::is_wrong_host(&error) => Self::Url(error),
             ErrorKind::AuthenticationFailed => Self::Refused(error),
             _ if ["WRONGPASS", "NOAUTH", "NOPERM"].into_iter().any(said) => Self::Refused(error),
             ErrorKind::Server(ServerErrorKind::ResponseError)
@@ -345,17 +250,6 @@ fn codes(error: &RedisError) -> Vec<String> {
         codes.extend(words.filter_map(|word| word.strip_prefix('-')).map(str::to_owned));
     }
     codes
-}
-
-/// What TLS found wrong: the library wraps it in an I/O error, in a shared error.
-fn tls_trouble(error: &RedisError) -> Option<TlsTrouble> {
-    let shared = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
-    let inner: &(dyn Error + 'static) = &**shared;
-    let inner = match inner.downcast_ref::<std::io::Error>() {
-        Some(io) => io.get_ref()? as &(dyn Error + 'static),
-        None => inner,
-    };
-    inner.downcast_ref::<rustls::Error>().map(TlsTrouble::of)
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ pub mod keys;
 mod membership;
 mod redis;
 mod scripts;
+mod tls;
 
 use std::time::Duration;
 
@@ -45,11 +46,12 @@ use crate::job::{Name, Output, Priority, Status};
 
 pub use self::client::{Answer, Client};
 pub use self::connect::{Address, TlsFiles};
-pub use self::error::{Hindrance, QueueError, TlsTrouble};
+pub use self::error::{Hindrance, QueueError};
 pub use self::intake::{Control, Inbound, Intake};
 pub use self::keys::Keys;
 pub use self::membership::Housekept;
 pub use self::redis::{Queue, QueueConfig};
+pub use self::tls::TlsTrouble;
 
 /// Fences one attempt: whoever does not hold it writes nothing.
 ///

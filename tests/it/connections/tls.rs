@@ -67,8 +67,14 @@ async fn a_certificate_of_our_own_is_shown_where_redis_asks_for_one() {
         assert!(error.remedy().contains("redis.cert"), "{error:?}");
     }
     let mixed = TlsFiles { key: Some(strange.key), ..with_own(&authority, &own) };
-    let error = refused(&rig.server.tls_url(), mixed).await;
-    assert!(["url", "tls"].contains(&error.kind()), "{error:?}");
+    let damaged = rig.server.path("damaged.pem");
+    std::fs::write(&damaged, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .unwrap();
+    let damaged = TlsFiles { ca: Some(damaged), ..TlsFiles::default() };
+    for files in [mixed, damaged] {
+        let error = refused(&rig.server.tls_url(), files).await;
+        assert!(error.remedy().contains("belongs to the certificate"), "{error:?}");
+    }
 }
 
 #[tokio::test]
@@ -119,6 +125,17 @@ async fn a_file_that_cannot_be_read_is_named() {
     assert!(shown.contains("redis.ca") && shown.contains("/nowhere/ca.pem"), "{shown}");
     let address = Address::new("rediss://localhost:1", missing);
     assert_eq!(Client::new(address, "receipts", 1).unwrap_err().kind(), "file");
+}
+
+#[tokio::test]
+async fn authorities_that_cannot_be_read_are_not_taken_for_an_absent_redis() {
+    let authority = Authority::new();
+    let server = authority.server(&authority.localhost(), false);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tillroll"));
+    command.args(["status", "--redis", &server.tls_url()]);
+    let ran = command.env("SSL_CERT_FILE", "/nowhere/ca.pem").output().unwrap();
+    let shown = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(shown.contains("cannot be read") && shown.contains("SSL_CERT_FILE"), "{shown}");
 }
 
 /// Runs a verb against `server`; `trusted`: the system's authorities.
