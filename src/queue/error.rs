@@ -110,6 +110,19 @@ impl Hindrance {
         })
     }
 
+    /// What Redis calls it, wherever in an answer it stood.
+    fn code(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Misconf => "MISCONF",
+            Self::NoReplicas => "NOREPLICAS",
+            Self::Loading => "LOADING",
+            Self::ReadOnly => "READONLY",
+            Self::Full => "OOM",
+            Self::Busy => "BUSY",
+            Self::Cluster => return None,
+        })
+    }
+
     /// A bounded name for metrics and logs.
     #[must_use]
     pub fn kind(self) -> &'static str {
@@ -176,6 +189,16 @@ impl QueueError {
         match self {
             Self::Hindered { why, .. } => Some(*why),
             _ => None,
+        }
+    }
+
+    /// What Redis called it (`OOM`, `NOSCRIPT`, …), where it said something; of
+    /// several names for one hindrance the usual one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Hindered { why, source } => Some(why.code().or(source.code())?),
+            error => std::error::Error::source(error)?.downcast_ref::<RedisError>()?.code(),
         }
     }
 

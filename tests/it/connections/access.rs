@@ -147,7 +147,7 @@ async fn a_producer_can_do_nothing_else() {
         &["LPOP", &document],
         &["RPOPLPUSH", &document, &keys.reply(&name)],
         &["LPUSH", &control, "{\"command\":\"drain\"}"],
-        &["LPUSH", &keys.bell(), "1"],
+        &["LPUSH", &keys.bell(Interactive), "1"],
         &["LPUSH", &keys.stage(Interactive, "w1"), "x"],
         &["XREAD", "STREAMS", &keys.events(), "0"],
         &["SET", &keys.pdf(&name), "false"],

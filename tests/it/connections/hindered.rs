@@ -158,15 +158,32 @@ async fn a_redis_that_became_a_replica() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_full() {
+async fn a_full_redis_takes_nothing_new_and_what_runs_is_delivered() {
     let rig = Rig::new();
     let mut work = AtWork::on(&rig).await;
     set(&rig, "maxmemory", "1").await;
-    assert_kind(&rig, "full").await;
-    work.says("is full").await;
+    let client = tillroll::client::Client::new(rig.server.url(), "receipts", 1).unwrap();
+    let late = document("acme", "late", "<p>late");
+    let error = client.push(Interactive, &late).await.unwrap_err();
+    assert_eq!(error.kind(), "full", "{error:?}");
+    assert!(error.remedy().contains("maxmemory"));
+    work.does_not_spin(&rig).await;
+    // A restart in this state: the scripts are forgotten as well.
+    let _: () = rig.ask(&["SCRIPT", "FLUSH"]).await;
+    work.renderer.open_gate();
+    let running = rig.reply("acme/r-0").await;
+    assert_eq!(running.pdf.unwrap(), Scripted::pdf("<p>0"));
     work.does_not_spin(&rig).await;
     set(&rig, "maxmemory", "0").await;
-    work.recovers(&rig).await;
+    for n in 1..4 {
+        let answer = rig.reply(&format!("acme/r-{n}")).await;
+        assert_eq!(answer.pdf.unwrap(), Scripted::pdf(&format!("<p>{n}")));
+    }
+    client.push(Interactive, &late).await.unwrap();
+    assert_eq!(rig.reply("acme/late").await.status(), "done");
+    work.worker.stop(Stop::Drain).await;
+    assert_eq!(work.renderer.rendered().len(), 5, "each once");
+    rig.assert_at_rest().await;
 }
 
 #[tokio::test]

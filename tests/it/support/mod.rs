@@ -13,5 +13,5 @@ pub(crate) use certificates::Authority;
 pub(crate) use proxy::Proxy;
 pub(crate) use redis_server::RedisServer;
 pub(crate) use renderer::Scripted;
-pub(crate) use rig::{Rig, document, expect_claim, parsed};
+pub(crate) use rig::{Calls, Rig, document, expect_claim, parsed, under};
 pub(crate) use worker::Running;
