@@ -78,10 +78,10 @@ struct Which {
     #[arg(long)]
     all: bool,
     /// With --all: only of this tenant
-    #[arg(long, value_name = "TENANT", requires = "all")]
+    #[arg(long, value_name = "TENANT", conflicts_with = "names")]
     tenant: Option<String>,
     /// With --all: only those that died of this code, like page_range
-    #[arg(long, value_name = "CODE", requires = "all")]
+    #[arg(long, value_name = "CODE", conflicts_with = "names")]
     code: Option<String>,
 }
 
