@@ -328,9 +328,11 @@ fn text_of(record: &Record, outcome: Option<&Reply>, history: &[Past]) -> String
     if outcome.is_none_or(|reply| reply.error.is_none()) {
         line("remedy", history.last().map(|past| past.remedy.clone()));
     }
-    line("document", record.document.as_ref().map(held));
-    line("reply", record.reply.as_ref().map(held));
-    line("pdf", record.pdf.as_ref().map(held));
+    let dead = record.state == State::Dead;
+    let long = if dead { "as long as the dead letter" } else { "until the job has ended" };
+    line("document", record.document.as_ref().map(|kept| held(kept, long)));
+    line("reply", record.reply.as_ref().map(|kept| held(kept, long)));
+    line("pdf", record.pdf.as_ref().map(|kept| held(kept, long)));
     line("record", record.record_ttl_ms.map(|ttl| format!("kept for {} s more", ttl / 1000)));
     let width = lines.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
     lines.iter().map(|(label, value)| format!("{label:width$}  {value}\n")).collect()
@@ -363,11 +365,10 @@ fn attempt(past: &Past) -> String {
     )
 }
 
-fn held(held: &Held) -> String {
-    let kept = held.ttl_ms.map_or_else(
-        || "until the job has ended".to_owned(),
-        |ttl| format!("for {} s more", ttl / 1000),
-    );
+/// `long`: for how long, where its key does not say.
+fn held(held: &Held, long: &str) -> String {
+    let kept =
+        held.ttl_ms.map_or_else(|| long.to_owned(), |ttl| format!("for {} s more", ttl / 1000));
     format!("{} ({} KB, {kept})", held.key, held.bytes.div_ceil(1024))
 }
 

@@ -115,17 +115,17 @@ impl Seen {
         };
         let number = |n: u64| n.to_string();
         format!(
-            "limits: {}{} jobs; {}{} in all, of which {}{} results that wait, {}{} dead letters; {}{} dead\n",
+            "limits: {}{} jobs, {}{} dead letters; {}{} in all, {}{} in results that wait, {}{} in dead letters\n",
             counts.ready + counts.leased + counts.delayed,
             most("jobs", number),
+            counts.dead,
+            most("dead", number),
             show_bytes_rounded(counts.bytes + counts.held + counts.dead_bytes),
             most("bytes", show_bytes_rounded),
             show_bytes_rounded(counts.held),
             most("held", show_bytes_rounded),
             show_bytes_rounded(counts.dead_bytes),
             most("dead_bytes", show_bytes_rounded),
-            counts.dead,
-            most("dead", number),
         )
     }
 
