@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::exit::{Exit, Failure, print};
 use super::files::{self, Input};
 use super::options::PrintFlags;
-use super::{Session, table};
+use super::{Session, parts, table};
 use crate::client::{Answer, Client, Element, Name, Priority, Receipt, Status};
 
 /// So many bytes of documents are read before they are pushed.
@@ -53,14 +53,9 @@ pub struct Args {
 /// # Errors
 /// Where Redis is away, a document is refused or dead, or a PDF cannot be written.
 pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
-    let url = session.redis_url()?;
-    let duration = |flag: &str, text: &str| {
-        crate::config::units::parse_duration(text).map_err(|why| {
-            Failure::new(Exit::Usage, format!("reading {flag}"), why, "write it like 10s or 5m")
-        })
-    };
-    let delay = args.delay.as_deref().map(|text| duration("--delay", text)).transpose()?;
-    let timeout = duration("--timeout", &args.timeout)?;
+    let redis = session.redis()?;
+    let delay = args.delay.as_deref().map(|text| parts::duration("--delay", text)).transpose()?;
+    let timeout = parts::duration("--timeout", &args.timeout)?;
     let inputs = Input::all(&args.files)?;
     if args.id.is_some() && inputs.len() > 1 {
         return Err(Failure::new(
@@ -74,7 +69,7 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         files::make_dir(dir)?;
     }
     let options = args.print.object()?;
-    let client = Client::new(url.expose(), session.loaded.config.queue.name.as_str(), 4)
+    let client = Client::new(redis, session.loaded.config.queue.name.as_str(), 4)
         .map_err(|error| unavailable("reading the Redis URL", &error))?;
     super::runtime()?.block_on(async {
         let jobs = push(args, &client, &inputs, delay, &options).await?;
@@ -290,5 +285,5 @@ fn progress(count: usize) -> ProgressBar {
 }
 
 fn unavailable(what: &str, error: &crate::queue::QueueError) -> Failure {
-    Failure::new(Exit::Unavailable, what, crate::worker::chain(error), error.remedy())
+    Failure::of_redis(what, error)
 }

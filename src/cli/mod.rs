@@ -8,6 +8,7 @@
 mod assets;
 mod backend;
 pub mod config;
+pub mod dead;
 pub mod demo;
 pub mod doctor;
 pub mod enqueue;
@@ -18,19 +19,24 @@ pub mod generate;
 pub mod job;
 pub mod options;
 mod parts;
+pub mod queue;
 pub mod render;
+pub mod scale;
 pub mod signals;
 pub mod status;
+pub mod tenant;
 pub mod worker;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::values::RedisUrl;
+use crate::config::values::{PemFile, RedisUrl};
 use crate::config::{Given, Loaded, load};
 use crate::queue::embedded::{self, EmbeddedError};
+use crate::queue::{Address, TlsFiles};
 use exit::{Exit, Failure};
 
 /// Turns receipt HTML into PDFs: a Redis queue, jailed Chromium, bounded memory
@@ -56,7 +62,7 @@ pub struct Cli {
 #[command(next_help_heading = "Options of all verbs")]
 struct Shared {
     /// Where the queue lives: redis://HOST:PORT/DB, redis://USER:PASSWORD@HOST,
-    /// unix:///PATH, or embedded (a private one); TILLROLL_REDIS__URL and REDIS_URL keep a password out of `ps`
+    /// rediss:// for TLS, unix:///PATH, or embedded (a private one); TILLROLL_REDIS__URL and REDIS_URL keep a password out of `ps`
     #[arg(long, global = true, value_name = "URL")]
     redis: Option<String>,
     /// Name of the queue
@@ -89,8 +95,16 @@ pub enum Verb {
     Status,
     /// Follow what happens in the queue, a line each
     Events(events::Args),
-    /// Show what became of one job
+    /// Show what became of a job, stop it, or try it again
     Job(job::Args),
+    /// Look at the jobs that failed for good; try them again, or forget them
+    Dead(dead::Args),
+    /// Pause, resume or drain the whole queue
+    Queue(queue::Args),
+    /// Show the tenants, and change what each may take
+    Tenant(tenant::Args),
+    /// Change how many documents the workers render at once
+    Scale(scale::Args),
     /// Render sample receipts through the queue; `make demo` calls it
     #[command(hide = true)]
     Demo(demo::Args),
@@ -100,7 +114,7 @@ pub enum Verb {
     /// are allowed), 69 if something that is needed is missing. With --json:
     /// {"v", "verdict", "checks": [{"check", "verdict", "what", "remedy"}]}.
     Doctor,
-    /// Show or check the configuration
+    /// Show or check the configuration; change what can be changed at once
     Config(config::Args),
     /// Print a script that completes this command line in a shell
     ///
@@ -127,6 +141,10 @@ impl Verb {
             Self::Status => status::run(session),
             Self::Events(args) => events::run(args, session),
             Self::Job(args) => job::run(args, session),
+            Self::Dead(args) => dead::run(args, session),
+            Self::Queue(args) => queue::run(args, session),
+            Self::Tenant(args) => tenant::run(args, session),
+            Self::Scale(args) => scale::run(args, session),
             Self::Demo(args) => demo::run(args, session),
             Self::Doctor => doctor::run(session),
             Self::Config(args) => config::run(args, session),
@@ -156,13 +174,19 @@ impl Session {
     /// # Errors
     /// When nobody said so (there is no default, on purpose), or no embedded
     /// Redis runs.
-    pub fn redis_url(&self) -> Result<RedisUrl, Failure> {
+    pub fn redis(&self) -> Result<Address, Failure> {
         let named = self.named_redis()?;
         if !named.is_embedded() {
-            return Ok(named.clone());
+            return Ok(Address::new(named.expose(), self.tls_files()));
         }
         let url = embedded::find(&self.loaded.config.state.dir);
-        url.map(RedisUrl::known).map_err(|error| embedded_failure("finding", &error))
+        url.map(Address::from).map_err(|error| embedded_failure("finding", &error))
+    }
+
+    fn tls_files(&self) -> TlsFiles {
+        let redis = &self.loaded.config.redis;
+        let path = |file: &Option<PemFile>| file.as_ref().map(|file| file.path().to_owned());
+        TlsFiles { ca: path(&redis.ca), cert: path(&redis.cert), key: path(&redis.key) }
     }
 
     /// How the worker starts or joins the embedded Redis; `None` where another
@@ -314,10 +338,10 @@ mod tests {
                 path_dirs: Vec::new(),
             }
         };
-        let failure = session(&[]).redis_url().unwrap_err();
+        let failure = session(&[]).redis().unwrap_err();
         assert_eq!(failure.exit, Exit::Config);
         assert!(failure.fix.contains("--redis") && failure.fix.contains("REDIS_URL"));
-        assert!(session(&["redis.url=redis://h"]).redis_url().is_ok());
+        assert!(session(&["redis.url=redis://h"]).redis().is_ok());
     }
 
     #[test]
@@ -327,7 +351,7 @@ mod tests {
         let set = vec!["redis.url=embedded".into(), format!("state.dir={}", state.display())];
         let loaded = load(&Given { set, ..Given::default() }, []).unwrap();
         let session = Session { loaded, json: false, home: None, path_dirs: Vec::new() };
-        let failure = session.redis_url().unwrap_err();
+        let failure = session.redis().unwrap_err();
         assert_eq!(failure.exit, Exit::Unavailable);
         assert!(failure.fix.contains("tillroll worker --redis embedded"), "{failure}");
         assert_eq!(session.embedded().unwrap().unwrap().maxmemory, 256_000_000);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{cmd, pipe};
 
-use super::{Counts, Queue, QueueError};
+use super::{Counts, Housekept, Queue, QueueError, State};
 use crate::job::Priority;
 
 impl Queue {
@@ -29,11 +29,12 @@ impl Queue {
         for set in sets {
             lengths.cmd("ZCARD").arg(set);
         }
-        let [inbox, inbox_bulk, leased, delayed, dead, ring, ring_bulk]: [u64; 7] =
+        lengths.cmd("SCARD").arg(keys.broken());
+        let [inbox, inbox_bulk, leased, delayed, dead, ring, ring_bulk, broken]: [u64; 8] =
             lengths.query_async(&mut self.commands()).await?;
         let fields: Vec<Option<i64>> = cmd("HMGET")
             .arg(keys.state())
-            .arg(&["jobs", "bytes", "ended:done"])
+            .arg(&["jobs", "bytes", "ended:done", "held", "dead_bytes"])
             .query_async(&mut self.commands())
             .await?;
         // A counter below zero would be a mistake of ours; it is shown as nothing.
@@ -57,8 +58,44 @@ impl Queue {
             done: field(2),
             tenants: ring + ring_bulk,
             bytes: field(1),
+            held: field(3),
+            dead_bytes: field(4),
+            broken,
             workers: workers as u64,
         })
+    }
+
+    /// Why no job is started now, with the remedy; `None` where nothing is in the way.
+    ///
+    /// # Errors
+    /// Where Redis is away.
+    pub async fn hindrance(&self) -> Result<Option<String>, QueueError> {
+        let held: Option<i64> = cmd("HGET")
+            .arg(self.keys().state())
+            .arg("held")
+            .query_async(&mut self.commands())
+            .await?;
+        let held = held.and_then(|held| u64::try_from(held).ok()).unwrap_or(0);
+        let most = self.limits().await?.into_iter().find(|(name, ..)| *name == "held");
+        let full = most.is_some_and(|(_, most, _)| most > 0 && held >= most);
+        let paused = if self.state().await? == State::Paused {
+            Some("paused".to_owned())
+        } else {
+            full.then(|| "results_held".to_owned())
+        };
+        let memory = super::redis::memory(&mut self.commands()).await?;
+        Ok(Housekept { paused, held, memory, ..Housekept::default() }.hindrance())
+    }
+
+    /// The tenants whose last attempts all failed: they run one job at a time.
+    ///
+    /// # Errors
+    /// Where Redis is away.
+    pub async fn broken_tenants(&self) -> Result<Vec<String>, QueueError> {
+        let mut names: Vec<String> =
+            cmd("SMEMBERS").arg(self.keys().broken()).query_async(&mut self.commands()).await?;
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Every worker's last heartbeat: its age by Redis' clock.

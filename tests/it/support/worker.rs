@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tillroll::memory::{Governor, Probe, Settings as MemorySettings};
 use tillroll::queue::Queue;
-use tillroll::worker::{Phase, Settings, Snapshot, Stop, Totals, Worker};
+use tillroll::worker::{Phase, Settings, Shared, Snapshot, Stop, Totals, Worker};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -50,8 +50,9 @@ impl Running {
         let settings = Settings {
             lease,
             heartbeat: lease / 4,
-            drain: Duration::from_secs(20),
+            drain: Shared::new(Duration::from_secs(20)),
             max_timeout: Duration::from_secs(20),
+            tune: Arc::new(|key, _| Err(format!("{key} is fixed in tests"))),
         };
         let renderer = Arc::clone(renderer) as Arc<dyn tillroll::renderer::Render>;
         let worker = Worker::new(queue, renderer, governor(slots), settings, stopped, publish);
@@ -62,6 +63,13 @@ impl Running {
     pub(crate) async fn wait_for(&mut self, what: &str, condition: impl FnMut(&Snapshot) -> bool) {
         let waited = tokio::time::timeout(PATIENCE, self.snapshot.wait_for(condition)).await;
         waited.unwrap_or_else(|_| panic!("the worker never was: {what}")).unwrap();
+    }
+
+    /// Waits until it has published again, as it does each second.
+    pub(crate) async fn published(&mut self) -> Snapshot {
+        let last = self.snapshot.borrow().published;
+        self.wait_for("published again", |seen| seen.published > last).await;
+        self.snapshot.borrow().clone()
     }
 
     pub(crate) async fn stop(self, stop: Stop) -> Totals {
