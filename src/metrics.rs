@@ -28,7 +28,7 @@ enum Kind {
 type Metric = (&'static str, Kind, Unit, &'static str);
 
 /// All of them. A test holds that the functions below use no other name.
-const METRICS: [Metric; 20] = {
+const METRICS: [Metric; 24] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (JOBS, Counter, Unit::Count, "Jobs that ended, by outcome and priority"),
@@ -45,6 +45,10 @@ const METRICS: [Metric; 20] = {
         (PDF, Histogram, Unit::Bytes, "Size of a finished PDF"),
         (BUDGET, Gauge, Unit::Bytes, "Memory that worker and Chromium may take together"),
         (USED, Gauge, Unit::Bytes, "Memory that worker and Chromium take"),
+        (LEDGER, Gauge, Unit::Bytes, "Memory as the governor sees it, by kind"),
+        (PRESSURE, Gauge, Unit::Count, "Memory pressure: 0 nominal, 1 elevated, 2 critical"),
+        (WAITING, Gauge, Unit::Count, "Jobs that were claimed and wait for memory"),
+        (KILLED, Counter, Unit::Count, "Renderers killed for want of memory, by who is to blame"),
         (QUEUE, Gauge, Unit::Count, "Jobs of the queue, by state"),
         (BYTES, Gauge, Unit::Bytes, "What the queue holds in Redis, by kind"),
         (BROKEN, Gauge, Unit::Count, "Tenants whose last 20 attempts failed"),
@@ -68,6 +72,10 @@ const REDIS: &str = "tillroll_redis_errors_total";
 const PDF: &str = "tillroll_pdf_bytes";
 const BUDGET: &str = "tillroll_memory_budget_bytes";
 const USED: &str = "tillroll_memory_used_bytes";
+const LEDGER: &str = "tillroll_memory_ledger_bytes";
+const PRESSURE: &str = "tillroll_memory_pressure";
+const WAITING: &str = "tillroll_memory_waiting_jobs";
+const KILLED: &str = "tillroll_memory_kills_total";
 const QUEUE: &str = "tillroll_queue_jobs";
 const BYTES: &str = "tillroll_queue_bytes";
 const BROKEN: &str = "tillroll_tenants_broken";
@@ -198,6 +206,27 @@ pub fn memory(budget: u64, used: u64) {
     gauge!(USED).set(used as f64);
 }
 
+/// The governor's ledger, in bytes: what is free, what stays free, what running
+/// jobs may still take, what idle contexts hold.
+pub fn ledger(free: u64, reserve: u64, outstanding: u64, idle: u64) {
+    let kinds =
+        [("free", free), ("reserve", reserve), ("outstanding", outstanding), ("idle", idle)];
+    for (kind, bytes) in kinds {
+        gauge!(LEDGER, "kind" => kind).set(bytes as f64);
+    }
+}
+
+/// How scarce memory is, from 0 to 2, and how many jobs wait for it.
+pub fn memory_scarce(pressure: u8, waiting: usize) {
+    gauge!(PRESSURE).set(f64::from(pressure));
+    gauge!(WAITING).set(waiting as f64);
+}
+
+/// A renderer was killed for want of memory.
+pub fn memory_killed(blame: &'static str) {
+    counter!(KILLED, "blame" => blame).increment(1);
+}
+
 /// What the queue holds: documents of living jobs, results that wait for their
 /// producers, documents of dead letters; in bytes.
 #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 bytes")]
@@ -313,6 +342,9 @@ mod tests {
             redis_failed("unavailable");
             pdf_finished(40_000);
             memory(1 << 30, 1 << 29);
+            ledger(1, 2, 3, 4);
+            memory_scarce(1, 2);
+            memory_killed("document");
             queue_jobs(QueueState::Ready, 7);
             queue_bytes(1, 2, 3);
             tenants_broken(1);

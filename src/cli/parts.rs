@@ -77,21 +77,58 @@ pub(super) fn unavailable(error: &QueueError) -> Failure {
     Failure::of_redis("asking Redis", error)
 }
 
+/// Cores that this process may use.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Plans memory for a few renders by hand, without a ledger.
+///
+/// # Errors
+/// Where memory cannot be measured, or not even one renderer fits.
+pub(super) fn plain_governor(session: &Session) -> Result<Governor, Failure> {
+    measured(session, 0, |probe, settings| Governor::new(probe, settings))
+}
+
 /// Measures memory and plans with it. `redis`: bytes that an embedded Redis may
 /// still take.
 ///
 /// # Errors
 /// Where memory cannot be measured, or not even one renderer fits.
 pub(super) fn governor(session: &Session, redis: u64) -> Result<Governor, Failure> {
+    let config = &session.loaded.config;
+    // What takes no memory needs no ledger.
+    let governed = config.memory.governor == values::GovernorKind::On
+        && config.renderer.kind == values::RendererKind::Chromium;
+    measured(session, redis, |probe, settings| {
+        if governed {
+            Governor::governed(probe, settings, cores())
+        } else {
+            Governor::new(probe, settings)
+        }
+    })
+}
+
+fn measured(
+    session: &Session,
+    redis: u64,
+    make: impl FnOnce(Probe, memory::Settings) -> Result<Governor, GovernorError>,
+) -> Result<Governor, Failure> {
     let probe = Probe::default();
     let what = "planning memory";
     let total = probe.total().map_err(|error| {
         Failure::new(Exit::Unexpected, what, error, "mount /proc in this container")
     })?;
-    Governor::new(probe, memory_settings(session, total, redis)).map_err(|error| match &error {
+    make(probe, memory_settings(session, total, redis)).map_err(|error| match &error {
         GovernorError::TooSmall(small) => {
             Failure::new(Exit::Unavailable, what, small, small.remedy())
         }
+        GovernorError::Thread(_) => Failure::new(
+            Exit::Unexpected,
+            what,
+            crate::worker::chain(&error),
+            "raise the limit on threads (ulimit -u)",
+        ),
         GovernorError::Probe(probe) => Failure::new(
             Exit::Unexpected,
             what,
@@ -104,13 +141,12 @@ pub(super) fn governor(session: &Session, redis: u64) -> Result<Governor, Failur
 /// The memory budget as configured, on a machine with `total` bytes.
 pub(super) fn memory_settings(session: &Session, total: u64, redis: u64) -> memory::Settings {
     let config = &session.loaded.config;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let settings = memory::Settings {
         limit: config.memory.limit.map(|limit| limit.of(total)),
         reserve: config.memory.reserve.of(total),
         per_render: config.memory.per_render.bytes(),
         redis,
-        slots: config.worker.concurrency.slots(cores),
+        slots: config.worker.concurrency.slots(cores()),
     };
     super::backend::memory(session, settings)
 }

@@ -60,7 +60,7 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         Some(dir) => super::assets::read(dir)?.into(),
         None => Arc::default(),
     };
-    let governor = parts::governor(session, 0)?;
+    let governor = parts::plain_governor(session)?;
     super::runtime()?.block_on(async {
         let backend = Backend::start(session, governor.plan().slots)?;
         let result = match backend.ready().await {
@@ -158,6 +158,7 @@ async fn all(
             let assets = Arc::clone(assets);
             running.spawn(async move {
                 let request = RenderRequest {
+                    job: 0,
                     tenant: "cli".into(),
                     html: Arc::clone(&document.html),
                     assets,

@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::backend::Backend;
 use super::exit::{Exit, Failure, print};
 use super::{Session, embedded_failure, parts, signals};
-use crate::config::values::{Concurrency, LogLevel, Setting};
+use crate::config::values::{Concurrency, LogLevel, Memory, Setting};
 use crate::http::{self, Pages};
-use crate::memory::Governor;
+use crate::memory::{Governor, Probe};
 use crate::metrics::Exporter;
 use crate::queue::Address;
 use crate::queue::Queue;
@@ -138,12 +138,21 @@ async fn serve(
 
 /// Changes a setting of this worker while it runs: what `tillroll config set` sends.
 fn tune(governor: Governor, drain: Shared) -> Tune {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cores = parts::cores();
     Arc::new(move |key: &str, value: &str| match key {
         "worker.concurrency" => {
             let concurrency = Concurrency::parse(value)?;
             governor.scale(Some(concurrency.slots(cores)));
             Ok(())
+        }
+        "memory.limit" => {
+            let limit = <Option<Memory> as Setting>::parse(value)?;
+            let limit = limit.map(of_total).transpose()?;
+            governor.change(|settings| settings.limit = limit)
+        }
+        "memory.reserve" => {
+            let reserve = of_total(<Memory as Setting>::parse(value)?)?;
+            governor.change(|settings| settings.reserve = reserve)
         }
         "drain.timeout" => {
             drain.set(<Duration as Setting>::parse(value)?);
@@ -157,8 +166,15 @@ fn tune(governor: Governor, drain: Shared) -> Tune {
     })
 }
 
+/// A share of the machine's memory, or bytes, in bytes.
+fn of_total(memory: Memory) -> Result<u64, String> {
+    let total = Probe::default().total().map_err(|error| error.to_string())?;
+    Ok(memory.of(total))
+}
+
 /// The settings of a worker that can be changed while it runs.
-pub(super) const TUNABLE: [&str; 3] = ["worker.concurrency", "drain.timeout", "log.level"];
+pub(super) const TUNABLE: [&str; 5] =
+    ["worker.concurrency", "memory.limit", "memory.reserve", "drain.timeout", "log.level"];
 
 /// The worker's life once all its parts are there.
 async fn work(

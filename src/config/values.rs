@@ -58,6 +58,16 @@ macro_rules! words {
 }
 
 words! {
+    /// Whether memory decides what renders.
+    GovernorKind {
+        /// It does.
+        "on" On,
+        /// A fixed number does.
+        "off" Off,
+    }
+}
+
+words! {
     /// What renders.
     RendererKind {
         /// Chromium.

@@ -77,6 +77,7 @@ pub mod document;
 mod entry;
 pub mod ladder;
 pub mod ledger;
+pub mod live;
 pub mod predictor;
 pub mod probe;
 pub mod reserve;
@@ -85,11 +86,15 @@ pub mod sampler;
 mod sim;
 pub mod terms;
 pub mod verdicts;
+mod watcher;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use control::Policy;
+use live::{Live, Report};
 pub use probe::{Memory, Probe, ProbeError};
+use terms::Bounds;
 
 /// What one browser takes without any page: browser, GPU, network and zygote
 /// processes (measured 130 to 160 MB of private and shared memory).
@@ -98,6 +103,9 @@ pub const BROWSER_BYTES: u64 = 170 << 20;
 pub const CONTEXT_BYTES: u64 = 48 << 20;
 /// What the worker process itself takes under load.
 pub const WORKER_BYTES: u64 = 30 << 20;
+/// For each slot, so many claimed jobs may wait for memory beside those that run:
+/// receipts go by while invoices wait.
+const HELD_PER_SLOT: usize = 2;
 /// No more contexts than this in one browser.
 pub const MAX_CONTEXTS: usize = 256;
 
@@ -193,7 +201,9 @@ pub struct Governor {
 #[derive(Debug)]
 struct Shared {
     probe: Probe,
-    settings: Settings,
+    settings: Mutex<Settings>,
+    /// The governor at work; without it, permits are a plain bound.
+    live: Option<Live>,
     plan: Plan,
     slots: AtomicUsize,
     running: AtomicUsize,
@@ -208,7 +218,7 @@ struct Last {
 }
 
 /// Memory as the governor sees it, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Usage {
     /// What worker and Chromium may take together.
     pub budget: u64,
@@ -220,6 +230,8 @@ pub struct Usage {
     pub free: Option<u64>,
     /// What would have to be free, where the last admission was refused for it.
     pub short_of: Option<u64>,
+    /// What the ledger says, where there is one.
+    pub report: Option<Report>,
 }
 
 /// Why nothing is admitted now.
@@ -234,26 +246,78 @@ pub enum Refusal {
         /// Bytes that have to be free.
         needed: u64,
     },
+    /// The ledger lets nothing in now.
+    Ledger,
+}
+
+impl Settings {
+    /// What the ledger keeps to. A quarter of the reserve is above the limit: the
+    /// ledger kills a quarter of the reserve before the end of what there is, and
+    /// may use the limit to the full.
+    fn bounds(&self) -> Bounds {
+        let budget = self.limit.map(|limit| limit.saturating_add(self.reserve / 4));
+        Bounds { budget, kept: self.redis }
+    }
 }
 
 impl Governor {
-    /// Measures once and plans.
+    /// Measures once and plans: a plain bound.
     ///
     /// # Errors
     /// Where memory cannot be measured, or is too small.
     pub fn new(probe: Probe, settings: Settings) -> Result<Self, GovernorError> {
         let memory = probe.read()?;
         let plan = Plan::new(&settings, memory.free())?;
-        Ok(Self {
+        Ok(Self::of(probe, settings, plan, memory, None))
+    }
+
+    /// The same with a ledger: every render is admitted by what its document is
+    /// expected to take, beside what the others may still take. `cores`: those that
+    /// renderers can use.
+    ///
+    /// # Errors
+    /// Where memory cannot be measured, is too small, or no thread can be started.
+    pub fn governed(probe: Probe, settings: Settings, cores: usize) -> Result<Self, GovernorError> {
+        let memory = probe.read()?;
+        let small = Plan::new(&settings, memory.free())?;
+        // The ledger decides how many fit, by what each of them takes.
+        let plan = Plan { slots: settings.slots.max(1), contexts: MAX_CONTEXTS, ..small };
+        let policy = Policy {
+            bounds: settings.bounds(),
+            floor: settings.reserve,
+            cores,
+            most: plan.slots,
+            reaction: live::REACTION,
+            back: live::BACK,
+        };
+        let live = Live::start(&policy, probe.root()).map_err(GovernorError::Thread)?;
+        Ok(Self::of(probe, settings, plan, memory, Some(live)))
+    }
+
+    fn of(
+        probe: Probe,
+        settings: Settings,
+        plan: Plan,
+        memory: Memory,
+        live: Option<Live>,
+    ) -> Self {
+        Self {
             shared: Arc::new(Shared {
                 probe,
-                settings,
+                settings: Mutex::new(settings),
+                live,
                 plan,
                 slots: AtomicUsize::new(plan.slots),
                 running: AtomicUsize::new(0),
                 last: Mutex::new(Last { memory: Some(memory), ..Last::default() }),
             }),
-        })
+        }
+    }
+
+    /// The governor at work, where there is one.
+    #[must_use]
+    pub fn live(&self) -> Option<&Live> {
+        self.shared.live.as_ref()
     }
 
     /// How the budget is spent.
@@ -265,27 +329,81 @@ impl Governor {
     /// Renders at once, now.
     #[must_use]
     pub fn slots(&self) -> usize {
-        self.shared.slots.load(Ordering::Relaxed)
+        match self.live() {
+            Some(live) => live.slots(),
+            None => self.shared.slots.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Jobs that hold a permit and wait for memory without a slot; so many more
+    /// may be claimed.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.live().map_or(0, |live| live.waiting().min(HELD_PER_SLOT * live.slots()))
     }
 
     /// Changes how many may render at once, within the plan; `None` is the plan's number.
     pub fn scale(&self, slots: Option<usize>) {
         let most = self.shared.plan.slots;
-        self.shared
-            .slots
-            .store(slots.map_or(most, |slots| slots.clamp(1, most)), Ordering::Relaxed);
+        let slots = slots.map_or(most, |slots| {
+            // With a ledger the plan is no bound.
+            if self.live().is_some() { slots.max(1) } else { slots.clamp(1, most) }
+        });
+        self.shared.slots.store(slots, Ordering::Relaxed);
+        self.reconfigure(|_| {});
+    }
+
+    /// Changes what the operator decided.
+    ///
+    /// # Errors
+    /// Where there is no ledger that could follow.
+    pub fn change(&self, change: impl FnOnce(&mut Settings)) -> Result<(), String> {
+        if self.live().is_none() {
+            return Err("it can be changed while the worker runs only with memory.governor = on \
+                        and Chromium"
+                .to_owned());
+        }
+        self.reconfigure(change);
+        Ok(())
+    }
+
+    fn reconfigure(&self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = self.settings();
+        change(&mut settings);
+        if let Some(live) = self.live() {
+            let most = self.shared.slots.load(Ordering::Relaxed);
+            live.reconfigure(settings.bounds(), settings.reserve, most);
+        }
+    }
+
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is known now.
     #[must_use]
     pub fn usage(&self) -> Usage {
         let last = *self.last();
+        let per_render = self.settings().per_render;
+        if let Some(live) = self.live() {
+            let report = live.report();
+            let free = u64::try_from(report.standing.free).unwrap_or(0);
+            return Usage {
+                budget: report.used.saturating_add(free),
+                used: report.used,
+                per_render,
+                free: Some(free),
+                short_of: None,
+                report: Some(report),
+            };
+        }
         Usage {
             budget: self.shared.plan.budget,
             used: last.used,
-            per_render: self.shared.settings.per_render,
+            per_render,
             free: last.memory.map(|memory| memory.free()),
             short_of: last.short_of,
+            report: None,
         }
     }
 
@@ -303,8 +421,16 @@ impl Governor {
     #[must_use]
     pub fn may_continue(&self) -> bool {
         let shared = &self.shared;
-        shared.running.load(Ordering::Relaxed) <= self.slots()
-            && self.measure().is_none_or(|memory| memory.free() >= shared.settings.reserve)
+        if shared.running.load(Ordering::Relaxed) > self.slots() + self.waiting() {
+            return false;
+        }
+        match self.live() {
+            Some(live) => live.has_room(),
+            None => {
+                let reserve = self.settings().reserve;
+                self.measure().is_none_or(|memory| memory.free() >= reserve)
+            }
+        }
     }
 
     /// Measures; a machine whose memory cannot be read any more is planned for as at the start.
@@ -314,18 +440,24 @@ impl Governor {
         Some(memory)
     }
 
-    /// Lets one more render start, if there is room.
+    /// Lets one more job be claimed, if there is room. With a ledger its render
+    /// is admitted later, when its document is known.
     ///
     /// # Errors
     /// Why there is none.
     pub fn admit(&self) -> Result<Permit, Refusal> {
         let shared = &self.shared;
         let running = shared.running.load(Ordering::Relaxed);
-        if running >= self.slots() {
+        if running >= self.slots() + self.waiting() {
             return Err(Refusal::Slots);
         }
-        if let Some(memory) = self.measure() {
-            let needed = shared.settings.reserve + shared.settings.per_render;
+        let settings = *self.settings();
+        if let Some(live) = self.live() {
+            if !live.has_room() {
+                return Err(Refusal::Ledger);
+            }
+        } else if let Some(memory) = self.measure() {
+            let needed = settings.reserve + settings.per_render;
             let short = memory.free() < needed && running > 0;
             self.last().short_of = short.then_some(needed);
             if short {
@@ -358,6 +490,9 @@ pub enum GovernorError {
     /// There is too little.
     #[error(transparent)]
     TooSmall(#[from] TooSmall),
+    /// The thread that measures cannot be started.
+    #[error("the thread that measures memory cannot be started")]
+    Thread(#[source] std::io::Error),
 }
 
 #[cfg(test)]

@@ -78,6 +78,12 @@ impl Probe {
         Self { root: root.into() }
     }
 
+    /// Where `/proc` and `/sys` stand.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Reads now (some 50 µs).
     ///
     /// # Errors

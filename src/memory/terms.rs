@@ -136,6 +136,17 @@ pub enum Blame {
     Neighbours,
 }
 
+impl Blame {
+    /// In one word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Document => "document",
+            Self::Neighbours => "neighbours",
+        }
+    }
+}
+
 /// A renderer has to be killed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kill {

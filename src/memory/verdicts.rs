@@ -35,6 +35,12 @@ impl Verdicts {
         self.reached.push_back((digest, before.max(reached)));
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.reached.is_empty()
+    }
+
     /// It was rendered after all.
     pub fn acquit(&mut self, digest: &Digest) {
         self.reached.retain(|(known, _)| known != digest);

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Renderer, Shared};
 use crate::renderer::browser::Browser;
-use crate::renderer::context::Context;
+use crate::renderer::context::{Context, Killer};
 use crate::renderer::page::Page;
 
 /// How long a context may take to be gone before its browser is given up.
@@ -34,6 +34,14 @@ impl Warm {
     pub(super) fn is_sound(&self) -> bool {
         !self.context.crashed().is_cancelled() && !self.browser.is_dead()
     }
+}
+
+/// What is told of a context while a job has it, and what reaches it then.
+#[derive(Debug)]
+pub(super) struct InUse {
+    pub(super) renderer: Renderer,
+    pub(super) job: u64,
+    pub(super) killer: Option<Killer>,
 }
 
 /// One of the pool's places. Dropping it frees it.
@@ -69,15 +77,27 @@ impl Drop for Place {
 pub(super) struct Busy {
     shared: Arc<Shared>,
     tenant: Arc<str>,
+    job: u64,
     /// Taken once, by giving back or destroying.
     held: Option<(Warm, Place)>,
 }
 
 impl Busy {
-    pub(super) fn new(shared: &Arc<Shared>, tenant: &Arc<str>, warm: Warm, place: Place) -> Self {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        (tenant, job): (&Arc<str>, u64),
+        warm: Warm,
+        place: Place,
+    ) -> Self {
         let renderer = warm.renderer(tenant, true);
-        shared.busy(|busy| busy.insert(warm.number, renderer));
-        Self { shared: Arc::clone(shared), tenant: Arc::clone(tenant), held: Some((warm, place)) }
+        let (number, pid) = (warm.number, renderer.pid);
+        let in_use = InUse { renderer, job, killer: warm.context.killer() };
+        shared.busy(|busy| busy.insert(number, in_use));
+        let (shared, tenant) = (Arc::clone(shared), Arc::clone(tenant));
+        if let Some(watch) = shared.watch.get() {
+            watch.entered(job, number, &tenant, pid);
+        }
+        Self { shared, tenant, job, held: Some((warm, place)) }
     }
 
     /// The context; `None` only after it was given back.
@@ -85,20 +105,29 @@ impl Busy {
         self.held.as_mut().map(|(warm, _)| warm)
     }
 
-    fn take(&mut self) -> Option<(Warm, Place)> {
-        let held = self.held.take();
-        if let Some((warm, _)) = &held {
-            self.shared.busy(|busy| busy.remove(&warm.number));
-        }
-        held
+    /// Takes the context out of the job's hands; `sound`: whether another may
+    /// follow. Comes with whether it is to be kept.
+    fn take(&mut self, sound: impl FnOnce(&Warm) -> bool) -> Option<(Warm, Place, bool)> {
+        let (warm, place) = self.held.take()?;
+        // From here on it cannot be killed in this job's name.
+        self.shared.busy(|busy| busy.remove(&warm.number));
+        let sound = sound(&warm);
+        let watch = self.shared.watch.get();
+        let keep = watch.map_or(sound, |watch| watch.left(self.job, warm.number, sound));
+        Some((warm, place, keep && sound))
     }
 
     /// The job is done and the page is sound: keep it, unless it is due.
     pub(super) fn give_back(mut self) {
-        let Some((mut warm, place)) = self.take() else { return };
+        let shared = Arc::clone(&self.shared);
+        let sound = |warm: &Warm| {
+            let jobs = warm.jobs.saturating_add(1);
+            let due = shared.config.recycle.is_due(jobs, warm.opened.elapsed());
+            !due && warm.is_sound() && !shared.keeps_nothing()
+        };
+        let Some((mut warm, place, keep)) = self.take(sound) else { return };
         warm.jobs = warm.jobs.saturating_add(1);
-        let due = self.shared.config.recycle.is_due(warm.jobs, warm.opened.elapsed());
-        if due || !warm.is_sound() || self.shared.keeps_nothing() {
+        if !keep {
             close(&self.shared, warm, place);
             return;
         }
@@ -114,7 +143,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        if let Some((warm, place)) = self.take() {
+        if let Some((warm, place, _)) = self.take(|_| false) {
             // Its renderer may be busy or stopped, and would not hear a request.
             warm.context.kill_renderer();
             close(&self.shared, warm, place);
@@ -124,20 +153,24 @@ impl Drop for Busy {
 
 /// Closes a context in the background; its place is free when it is gone.
 pub(super) fn close(shared: &Arc<Shared>, warm: Warm, place: Place) {
+    let closer = Arc::clone(shared);
     let closing = async move {
-        close_now(warm).await;
+        close_now(&closer, warm).await;
         drop(place);
     };
     shared.tasks.spawn_on(closing, &shared.runtime);
 }
 
 /// Closes a context. One that cannot be closed takes its browser with it.
-pub(super) async fn close_now(warm: Warm) {
-    let Warm { context, browser, .. } = warm;
+pub(super) async fn close_now(shared: &Shared, warm: Warm) {
+    let Warm { number, context, browser, .. } = warm;
     if let Err(error) = context.close(CLOSE_TIMEOUT).await
         && !browser.is_dead()
     {
         tracing::warn!(%error, pid = browser.pid(), "a context does not close; killing its browser");
         browser.kill().await;
+    }
+    if let Some(watch) = shared.watch.get() {
+        watch.ended(number);
     }
 }

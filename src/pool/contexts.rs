@@ -94,6 +94,12 @@ impl<T> Contexts<T> {
         None
     }
 
+    /// Takes out the idle context that is sought, to be closed.
+    pub fn take(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
+        let at = self.idle.iter().position(|(_, context)| is_it(context))?;
+        Some(self.idle.remove(at).1)
+    }
+
     /// A context is gone, or was never opened: its place is free.
     pub fn released(&mut self) {
         self.alive = self.alive.saturating_sub(1);
@@ -182,6 +188,7 @@ mod tests {
         Closed(usize),
         SetMax(usize),
         Drain,
+        Take(u32),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -192,6 +199,7 @@ mod tests {
             2 => any::<usize>().prop_map(Step::Closed),
             1 => (0usize..6).prop_map(Step::SetMax),
             1 => Just(Step::Drain),
+            1 => (0u32..40).prop_map(Step::Take),
         ]
     }
 
@@ -238,6 +246,7 @@ mod tests {
                     }
                     Step::SetMax(max) => closing.extend(contexts.set_max(max)),
                     Step::Drain => closing.extend(contexts.drain()),
+                    Step::Take(id) => closing.extend(contexts.take(|context| context.1 == id)),
                     _ => {}
                 }
                 prop_assert_eq!(contexts.alive(), contexts.idle() + busy.len() + closing.len());

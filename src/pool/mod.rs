@@ -17,6 +17,7 @@
 mod checkout;
 pub mod contexts;
 pub mod recycle;
+mod relief;
 mod status;
 mod supervisor;
 
@@ -37,11 +38,14 @@ use crate::renderer::cdp::CdpError;
 use crate::renderer::context::ContextOptions;
 use crate::renderer::launcher::Launcher;
 use crate::renderer::page::{Failed, Page};
-use crate::renderer::{Readiness, Render, RenderFuture, RenderRequest, Rendered, Vitals};
+use crate::renderer::{
+    Readiness, Relief, Render, RenderFuture, RenderRequest, Rendered, Vitals, Watch,
+};
 
-use checkout::{Busy, Place, Warm};
+use checkout::{Busy, InUse, Place, Warm};
 use contexts::{Checkout, Contexts};
 use recycle::RecyclePolicy;
+use relief::Watched;
 use supervisor::BrowserState;
 
 pub use status::{PoolStatus, Renderer};
@@ -93,7 +97,9 @@ struct Shared {
     contexts: Mutex<Contexts<Warm>>,
     counters: Mutex<Counters>,
     /// The contexts in the hands of jobs, by the number of their opening.
-    busy: Mutex<HashMap<u64, Renderer>>,
+    busy: Mutex<HashMap<u64, InUse>>,
+    /// Who hears of them.
+    watch: Watched,
     state: watch::Sender<BrowserState>,
     /// What the worker sees of `state`.
     readiness: watch::Sender<Readiness>,
@@ -120,6 +126,7 @@ impl Pool {
             contexts: Mutex::new(Contexts::new(config.max_contexts)),
             counters: Mutex::default(),
             busy: Mutex::default(),
+            watch: Watched::default(),
             state: watch::Sender::new(BrowserState::Starting),
             readiness: watch::Sender::new(BrowserState::Starting.readiness()),
             changed: Notify::new(),
@@ -200,6 +207,14 @@ impl Render for Pool {
         self.shared.readiness.subscribe()
     }
 
+    fn watched_by(&self, watch: Arc<dyn Watch>) -> bool {
+        self.shared.watch.set(watch)
+    }
+
+    fn relieve(&self, context: u64, relief: Relief) {
+        self.shared.relieve(context, relief);
+    }
+
     fn vitals(&self) -> Vitals {
         let browser = self.browser().map(|browser| (browser.pid(), browser.product().to_owned()));
         Vitals { browser, contexts: self.shared.contexts(|contexts| contexts.alive()) }
@@ -210,7 +225,7 @@ impl Shared {
     async fn render(self: &Arc<Self>, request: RenderRequest) -> Result<Rendered, Failure> {
         let allowed = request.options.timeout.min(self.config.max_timeout);
         let deadline = Instant::now() + allowed;
-        let mut busy = self.checkout(&request.tenant, deadline, allowed).await?;
+        let mut busy = self.checkout((&request.tenant, request.job), deadline, allowed).await?;
         let Some(warm) = busy.warm() else { return Err(closed()) };
         let result = warm.page.render(&request, deadline).await.map_err(|mut failed| {
             failed.failure = failed.failure.with_memory(warm.context.footprint());
@@ -255,7 +270,7 @@ impl Shared {
     /// A context for one job of `tenant`.
     async fn checkout(
         self: &Arc<Self>,
-        tenant: &Arc<str>,
+        (tenant, job): (&Arc<str>, u64),
         deadline: Instant,
         allowed: Duration,
     ) -> Result<Busy, Failure> {
@@ -271,13 +286,13 @@ impl Shared {
                 Checkout::Warm(warm) => {
                     let place = Place::taken(self);
                     if warm.is_sound() {
-                        return Ok(Busy::new(self, tenant, warm, place));
+                        return Ok(Busy::new(self, (tenant, job), warm, place));
                     }
                     checkout::close(self, warm, place);
                 }
                 Checkout::Open { evicted } => {
                     let place = Place::taken(self);
-                    return self.open(tenant, place, evicted, deadline, allowed).await;
+                    return self.open((tenant, job), place, evicted, deadline, allowed).await;
                 }
                 Checkout::Wait => {
                     timeout_at(deadline, changed).await.map_err(|_| no_context(allowed))?;
@@ -290,7 +305,7 @@ impl Shared {
     /// abandoned meanwhile, what was opened is closed before the place is free.
     async fn open(
         self: &Arc<Self>,
-        tenant: &Arc<str>,
+        (tenant, job): (&Arc<str>, u64),
         place: Place,
         evicted: Option<Warm>,
         deadline: Instant,
@@ -299,7 +314,7 @@ impl Shared {
         let (sender, receiver) = oneshot::channel();
         let (shared, tenant) = (Arc::clone(self), Arc::clone(tenant));
         let opening = async move {
-            let opened = shared.open_in(&tenant, place, evicted, deadline, allowed).await;
+            let opened = shared.open_in((&tenant, job), place, evicted, deadline, allowed).await;
             // Nobody waits any more: dropping it closes it.
             drop(sender.send(opened));
         };
@@ -309,7 +324,7 @@ impl Shared {
 
     async fn open_in(
         self: &Arc<Self>,
-        tenant: &Arc<str>,
+        (tenant, job): (&Arc<str>, u64),
         place: Place,
         evicted: Option<Warm>,
         deadline: Instant,
@@ -317,7 +332,7 @@ impl Shared {
     ) -> Result<Busy, Failure> {
         if let Some(warm) = evicted {
             // The new one may not be there before the old one is gone.
-            checkout::close_now(warm).await;
+            checkout::close_now(self, warm).await;
         }
         let browser = self.wait_for_browser(deadline).await?;
         // Not the document's time: nothing of it has been looked at yet.
@@ -339,7 +354,7 @@ impl Shared {
         });
         let page = Page::of(&context);
         let warm = Warm { number, context, page, browser, jobs: 0, opened: Instant::now() };
-        Ok(Busy::new(self, tenant, warm, place))
+        Ok(Busy::new(self, (tenant, job), warm, place))
     }
 
     async fn wait_for_browser(&self, deadline: Instant) -> Result<Browser, Failure> {
@@ -384,7 +399,7 @@ impl Shared {
         look(&mut self.contexts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn busy<R>(&self, look: impl FnOnce(&mut HashMap<u64, Renderer>) -> R) -> R {
+    fn busy<R>(&self, look: impl FnOnce(&mut HashMap<u64, InUse>) -> R) -> R {
         look(&mut self.busy.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -80,7 +80,8 @@ impl Pool {
     /// The renderer of every context that is idle or in the hands of a job.
     #[must_use]
     pub fn renderers(&self) -> Vec<Renderer> {
-        let mut all: Vec<Renderer> = self.shared.busy(|busy| busy.values().cloned().collect());
+        let mut all: Vec<Renderer> =
+            self.shared.busy(|busy| busy.values().map(|held| held.renderer.clone()).collect());
         self.shared.contexts(|contexts| {
             all.extend(contexts.iter_idle().map(|(tenant, warm)| warm.renderer(tenant, false)));
         });

@@ -41,6 +41,8 @@ use crate::job::{Asset, RenderOptions};
 /// One document to render.
 #[derive(Debug, Clone)]
 pub struct RenderRequest {
+    /// The caller's number for it, by which a [`Watch`] hears of it; 0 where nobody watches.
+    pub job: u64,
     /// Whose document it is: it is rendered in a context of this tenant only.
     pub tenant: Arc<str>,
     /// The document.
@@ -79,6 +81,33 @@ pub struct Vitals {
     pub contexts: usize,
 }
 
+/// Hears which renderer process serves which job, and when one has ended: for
+/// whoever counts memory. Called while the renderer works, from any thread: it
+/// must not wait.
+pub trait Watch: Send + Sync {
+    /// A job has a context from now on, in the process `pid` where that is known.
+    fn entered(&self, job: u64, context: u64, tenant: &Arc<str>, pid: Option<u32>);
+
+    /// A job leaves its context, `sound` if another may follow it there. Says
+    /// whether the context is to be kept for the tenant's next job; else it is
+    /// closed.
+    fn left(&self, job: u64, context: u64, sound: bool) -> bool;
+
+    /// A context is gone, and its process has really ended.
+    fn ended(&self, context: u64);
+}
+
+/// What can be done about a context's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Relief {
+    /// Collect an idle context's garbage.
+    Trim,
+    /// Close an idle context.
+    Close,
+    /// Kill the renderer process, while this job is in it.
+    Kill(u64),
+}
+
 /// What turns documents into PDFs.
 ///
 /// Dropping the future abandons the render: whatever it used is destroyed, not
@@ -96,6 +125,15 @@ pub trait Render: Send + Sync + 'static {
     fn kind(&self) -> &'static str {
         "chromium"
     }
+
+    /// Has `watch` hear of every context from now on; false where there are none.
+    fn watched_by(&self, _watch: Arc<dyn Watch>) -> bool {
+        false
+    }
+
+    /// Does something about a context's memory, at once or in the background. A
+    /// context that is gone, or not in that state any more, is left alone.
+    fn relieve(&self, _context: u64, _relief: Relief) {}
 
     /// What there is to render with, for status and metrics. Cheap.
     fn vitals(&self) -> Vitals {

@@ -125,6 +125,7 @@ mod tests {
             ..RenderOptions::default()
         };
         let request = RenderRequest {
+            job: 0,
             tenant: "t".into(),
             html: html.into(),
             assets: Arc::default(),

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Each step can end it: the document is gone (`body_lost`), somebody cancelled
-//! it (`cancelled`), the deadline has passed (`expired`), a worker or browser
+//! it (`cancelled`), its memory never comes or is not enough (see
+//! [`super::admission`]), the deadline has passed (`expired`), a worker or browser
 //! died while it ran alone (`poison`), the render failed (see
 //! [`crate::retry`]), the worker stops or has lost the lease (released; a lost
 //! lease is refused by Redis).
@@ -23,6 +24,7 @@ use super::event::{Halt, Tally, Verdict, Why};
 use crate::failure::{BROWSER_DIED, Class, Failure};
 use crate::job::reply::{Place, ReplyError, Timings};
 use crate::job::{Job, Name, Output, Reply, Status};
+use crate::memory::live::Live;
 use crate::metrics;
 use crate::queue::{Claimed, Ending, Past, Queue};
 use crate::renderer::{Render, RenderRequest, Rendered};
@@ -41,6 +43,8 @@ pub(super) struct Attempt {
     pub(super) renderer: Arc<dyn Render>,
     /// No job may render for longer.
     pub(super) max_timeout: Duration,
+    /// Who lets renders begin, where that goes by memory.
+    pub(super) governor: Option<Live>,
 }
 
 impl Attempt {
@@ -56,7 +60,7 @@ impl Attempt {
             Ok(job) => job,
             Err(verdict) => return verdict,
         };
-        let attempt = self.attempt(claimed, &job, started);
+        let attempt = self.attempt(claimed, &job, halt, started);
         match halt.token().run_until_cancelled(attempt).await {
             Some(verdict) => verdict,
             None if halt.why() == Some(Why::Cancelled) => {
@@ -143,7 +147,13 @@ impl Attempt {
         }
     }
 
-    async fn attempt(&self, claimed: &Claimed, job: &Job, started: Instant) -> Verdict {
+    async fn attempt(
+        &self,
+        claimed: &Claimed,
+        job: &Job,
+        halt: &Halt,
+        started: Instant,
+    ) -> Verdict {
         if claimed.cancelled {
             let failure = Failure::cancelled();
             return self.end(claimed, job, Status::Cancelled, &failure, Duration::ZERO);
@@ -172,7 +182,12 @@ impl Attempt {
         }
         let mut options = job.options.clone();
         options.timeout = options.timeout.min(self.max_timeout);
+        let admission = match self.admission(claimed, job, halt).await {
+            Ok(admission) => admission,
+            Err(verdict) => return *verdict,
+        };
         let request = RenderRequest {
+            job: admission.number(),
             tenant: job.name.tenant().into(),
             html: job.html.as_str().into(),
             assets: job.assets.as_slice().into(),
@@ -183,8 +198,14 @@ impl Attempt {
         let result = self.renderer.render(request).await.and_then(within_size);
         let rendered_in = render_started.elapsed();
         match result {
-            Ok(rendered) => self.done(claimed, job, rendered, rendered_in, started),
-            Err(failure) => self.failed(claimed, job, &failure, rendered_in),
+            Ok(rendered) => {
+                admission.rendered();
+                self.done(claimed, job, rendered, rendered_in, started)
+            }
+            Err(failure) => match admission.killed(&failure) {
+                Some(kill) => self.outgrew(claimed, job, &kill, rendered_in),
+                None => self.failed(claimed, job, &failure, rendered_in),
+            },
         }
     }
 
@@ -221,7 +242,7 @@ impl Attempt {
         ending(job, reply, "ok", Some(rendered.pdf.into()), None, tally)
     }
 
-    fn failed(
+    pub(super) fn failed(
         &self,
         claimed: &Claimed,
         job: &Job,
@@ -246,7 +267,7 @@ impl Attempt {
     }
 
     /// Ends a job without a PDF.
-    fn end(
+    pub(super) fn end(
         &self,
         claimed: &Claimed,
         job: &Job,
@@ -291,7 +312,13 @@ impl Attempt {
     }
 
     /// A line of the job's history. Its time is Redis' clock at the claim, and ours since.
-    fn past(&self, claimed: &Claimed, failure: &Failure, spent: Duration, counted: bool) -> Past {
+    pub(super) fn past(
+        &self,
+        claimed: &Claimed,
+        failure: &Failure,
+        spent: Duration,
+        counted: bool,
+    ) -> Past {
         Past {
             at: claimed.claimed_ms + millis(spent),
             attempt: claimed.attempt,
@@ -369,7 +396,7 @@ pub(super) fn line(reply: &Reply) -> String {
     })
 }
 
-fn log_failure(claimed: &Claimed, failure: &Failure, outcome: &'static str) {
+pub(super) fn log_failure(claimed: &Claimed, failure: &Failure, outcome: &'static str) {
     metrics::attempt_failed(failure.class, failure.code);
     let name: &Name = claimed.lease.name();
     tracing::warn!(

@@ -18,6 +18,8 @@
 //!
 //! An attempt runs, or is parked: a job that was there when workers or browsers
 //! died runs alone, so it waits, under its lease, until nothing else runs.
+//! An attempt that waits for memory takes no slot: others go by meanwhile, up to
+//! a bound. Its permit is the right to hold the job, not to render.
 //! With more than one slot, one is kept from bulk jobs, so that somebody who
 //! waits never waits for a batch.
 
@@ -147,7 +149,8 @@ impl Dispatcher {
     }
 
     fn has_room(&self) -> bool {
-        self.may_claim() && self.attempts.len() + self.claiming < self.governor.slots()
+        let most = self.governor.slots() + self.governor.waiting();
+        self.may_claim() && self.attempts.len() + self.claiming < most
     }
 
     fn may_claim(&self) -> bool {
@@ -220,6 +223,8 @@ impl Dispatcher {
                     }
                     Ok(None) => {
                         self.redis = Ok(());
+                        // Its place is free again.
+                        drop(permit);
                         if self.unclaimed {
                             self.claim(&mut effects);
                         }
@@ -251,6 +256,7 @@ impl Dispatcher {
                 Err(error) => self.redis_failed(&error),
             },
             Event::Measured(bytes) => self.governor.note_used(bytes),
+            Event::Room => self.claim(&mut effects),
             Event::Tick => self.tick(&mut effects),
             Event::Stop(stop) => self.stop(stop, &mut effects),
             Event::DrainTimeout => self.stop(Stop::Abort, &mut effects),
@@ -332,6 +338,9 @@ impl Dispatcher {
             alone,
             parked: None,
         };
+        if self.phase >= Phase::Draining {
+            halt.hold();
+        }
         if self.phase >= Phase::Aborting {
             halt.now(Why::Stopping);
         } else if work.claimed.cancelled {
@@ -498,6 +507,8 @@ impl Dispatcher {
                 running = self.attempts.len(),
                 "draining: what runs may finish, nothing new is taken"
             );
+            // What waits for memory has not begun.
+            self.attempts.values().for_each(|attempt| attempt.halt.hold());
             effects.push(Effect::StopIntake);
             effects.push(Effect::StartDrainTimer);
         }

@@ -76,6 +76,8 @@ pub enum Event {
     Counted(Result<Counts, QueueError>),
     /// What this process and Chromium were seen to use, in bytes.
     Measured(u64),
+    /// Whether memory lets a job be claimed has changed, or how many wait for it.
+    Room,
     /// A second has passed.
     Tick,
     /// Somebody asks the worker to stop.
@@ -176,6 +178,7 @@ pub enum Why {
 #[derive(Debug, Clone, Default)]
 pub struct Halt {
     token: CancellationToken,
+    held: CancellationToken,
     why: Arc<OnceLock<Why>>,
 }
 
@@ -184,6 +187,17 @@ impl Halt {
     pub fn now(&self, why: Why) {
         self.why.get_or_init(|| why);
         self.token.cancel();
+    }
+
+    /// It may go on, but not begin: the worker drains.
+    pub fn hold(&self) {
+        self.held.cancel();
+    }
+
+    /// Fires when what has not begun must not begin.
+    #[must_use]
+    pub fn held(&self) -> &CancellationToken {
+        &self.held
     }
 
     /// Why it must stop, if it must.

@@ -12,10 +12,12 @@
 //!                  └───────────────────────────┘
 //! ```
 
+mod admission;
 mod attempt;
 pub mod dispatcher;
 mod effects;
 pub mod event;
+mod relief;
 pub mod settings;
 pub mod snapshot;
 
@@ -34,7 +36,7 @@ use self::attempt::Attempt;
 use self::dispatcher::Dispatcher;
 use self::effects::Effects;
 use self::event::{Effect, Event};
-use self::snapshot::{Browser, Condition, MemoryUse, QueueCounts, Slots};
+use self::snapshot::{Browser, Condition, Governed, MemoryUse, QueueCounts, Slots};
 use crate::memory::Governor;
 use crate::metrics::{self, QueueState};
 use crate::queue::{Intake, Queue, Room};
@@ -79,11 +81,13 @@ impl Worker {
                 queue: self.queue.clone(),
                 renderer: Arc::clone(&self.renderer),
                 max_timeout: self.settings.max_timeout,
+                governor: self.governor.live().cloned(),
             },
             events,
             tasks: TaskTracker::new(),
             lease: self.settings.lease,
         };
+        let mut room_of_memory = relief::connect(self.governor.live(), &self.renderer);
         let mut dispatcher = Dispatcher::new(self.governor.clone());
         let mut readiness = self.renderer.readiness();
         let now = readiness.borrow_and_update().clone();
@@ -112,6 +116,7 @@ impl Worker {
                 Some(inbound) = read.recv() => Event::Inbound(inbound),
                 Some(stop) = self.stop.recv() => Event::Stop(stop),
                 Ok(()) = readiness.changed() => Event::Renderer(readiness.borrow_and_update().clone()),
+                Ok(()) = room_of_memory.changed() => Event::Room,
                 _ = tick.tick() => {
                     self.publish(&dispatcher);
                     Event::Tick
@@ -162,6 +167,8 @@ impl Worker {
                 },
                 Effect::Beat(leases) => effects.beat(leases, self.describe(dispatcher)),
                 Effect::Housekeep => effects.housekeep(),
+                // With a ledger it is measured all the time.
+                Effect::Measure if self.governor.live().is_some() => {}
                 Effect::Measure => effects.measure(),
                 Effect::Count => effects.count(),
                 Effect::StopIntake => {
@@ -190,8 +197,30 @@ impl Worker {
             "renderer": dispatcher.renderer().as_ref().err(),
             "renderer_kind": self.renderer.kind(),
             "totals": dispatcher.totals(),
+            "memory": self.memory(),
         })
         .to_string()
+    }
+
+    /// Memory, as it is published.
+    fn memory(&self) -> MemoryUse {
+        let usage = self.governor.usage();
+        let governor = usage.report.map(Governed::from);
+        let short = usage.short_of.map(|needed| {
+            format!(
+                "{} MiB are free, one more render needs {} MiB: what runs goes on, nothing is started",
+                usage.free.unwrap_or(0) >> 20,
+                needed >> 20
+            )
+        });
+        let short = short.or_else(|| governor.as_ref().and_then(Governed::shortage));
+        MemoryUse {
+            condition: short.map_or_else(Condition::ok, Condition::bad),
+            budget_bytes: usage.budget,
+            used_bytes: usage.used,
+            per_render_bytes: usage.per_render,
+            governor,
+        }
     }
 
     fn publish(&self, dispatcher: &Dispatcher) {
@@ -201,16 +230,17 @@ impl Worker {
         };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         metrics::dispatcher_seen(now);
-        let usage = self.governor.usage();
-        metrics::memory(usage.budget, usage.used);
-        let room = match usage.short_of {
-            None => Condition::ok(),
-            Some(needed) => Condition::bad(format!(
-                "{} MiB are free, one more render needs {} MiB: what runs goes on, nothing is started",
-                usage.free.unwrap_or(0) >> 20,
-                needed >> 20
-            )),
-        };
+        let memory = self.memory();
+        metrics::memory(memory.budget_bytes, memory.used_bytes);
+        if let Some(ledger) = &memory.governor {
+            metrics::ledger(
+                ledger.free_bytes,
+                ledger.reserve_bytes,
+                ledger.outstanding_bytes,
+                ledger.idle_bytes,
+            );
+            metrics::memory_scarce(ledger.pressure as u8, ledger.waiting);
+        }
         let vitals = self.renderer.vitals();
         metrics::contexts(vitals.contexts);
         let jobs = dispatcher.counts().map(|counts| QueueCounts {
@@ -246,12 +276,7 @@ impl Worker {
             snapshot.renderer_kind = self.renderer.kind();
             snapshot.slots = Slots { total: self.governor.slots(), in_use: dispatcher.running() };
             snapshot.totals = dispatcher.totals();
-            snapshot.memory = MemoryUse {
-                condition: room,
-                budget_bytes: usage.budget,
-                used_bytes: usage.used,
-                per_render_bytes: usage.per_render,
-            };
+            snapshot.memory = memory;
             snapshot.published = Instant::now();
         });
     }

@@ -9,6 +9,9 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::memory::ladder::Pressure;
+use crate::memory::live::{Footprint, Report, Waiting};
+
 /// Where the worker is in its life.
 ///
 /// ```text
@@ -70,8 +73,76 @@ pub struct MemoryUse {
     pub budget_bytes: u64,
     /// What they take.
     pub used_bytes: u64,
-    /// What one more render is expected to take.
+    /// What one more render is planned with.
     pub per_render_bytes: u64,
+    /// What the ledger says, with `memory.governor` on.
+    pub governor: Option<Governed>,
+}
+
+/// The ledger, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Governed {
+    /// How scarce memory is.
+    pub pressure: Pressure,
+    /// What can still be taken before any reserve.
+    pub free_bytes: u64,
+    /// What stays free: the reserve, what neighbours took lately, what renderers
+    /// grow unseen.
+    pub reserve_bytes: u64,
+    /// What running jobs may still take.
+    pub outstanding_bytes: u64,
+    /// What idle contexts hold.
+    pub idle_bytes: u64,
+    /// The largest job that would be let in now, idle contexts closed.
+    pub fits_bytes: u64,
+    /// Jobs that render.
+    pub running: usize,
+    /// Jobs that were claimed and wait for memory.
+    pub waiting: usize,
+    /// Those that wait longest, and why.
+    pub waits: Vec<Waiting>,
+    /// The largest contexts.
+    pub contexts: Vec<Footprint>,
+    /// Processes of the worker's cgroup that the kernel killed for want of memory.
+    pub oom_kills: Option<u64>,
+}
+
+impl From<Report> for Governed {
+    fn from(report: Report) -> Self {
+        let standing = report.standing;
+        Self {
+            pressure: standing.pressure,
+            free_bytes: u64::try_from(standing.free).unwrap_or(0),
+            reserve_bytes: standing.reserve,
+            outstanding_bytes: standing.outstanding,
+            idle_bytes: standing.idle,
+            fits_bytes: standing.fits.now.max(standing.fits.without_idle),
+            running: standing.running,
+            waiting: report.waiting_count,
+            waits: report.waiting,
+            contexts: report.contexts,
+            oom_kills: report.counters.oom_kills,
+        }
+    }
+}
+
+impl Governed {
+    /// Why nothing is let in, if that is for want of memory: a person may have to
+    /// do something about it.
+    #[must_use]
+    pub fn shortage(&self) -> Option<String> {
+        let scarce = self.pressure > Pressure::Nominal;
+        let stuck = self.running == 0 && self.fits_bytes == 0;
+        (scarce || stuck).then(|| {
+            format!(
+                "memory pressure is {}: {} MiB are free, {} MiB are to stay free: what runs goes on, \
+                 little or nothing is started",
+                self.pressure,
+                self.free_bytes >> 20,
+                self.reserve_bytes >> 20
+            )
+        })
+    }
 }
 
 /// Attempts that ended since the worker started.
@@ -186,6 +257,7 @@ impl Snapshot {
                 budget_bytes: 0,
                 used_bytes: 0,
                 per_render_bytes: 0,
+                governor: None,
             },
             totals: Totals::default(),
             browser: None,

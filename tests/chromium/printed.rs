@@ -48,6 +48,7 @@ pub(crate) fn request(tenant: &str, html: &str, options: Value) -> RenderRequest
         options.timeout = Duration::from_secs(40);
     }
     RenderRequest {
+        job: 0,
         tenant: tenant.into(),
         html: html.into(),
         assets: Arc::default(),

@@ -76,6 +76,7 @@ async fn render(pool: &Pool, seen: &mut Seen) {
          <iframe src='http://127.0.0.1:{port}/frame'></iframe>"
     );
     let request = RenderRequest {
+        job: 0,
         tenant: "doctor".into(),
         html: html.into(),
         options: Arc::new(RenderOptions::default()),

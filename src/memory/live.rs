@@ -1,0 +1,702 @@
+//! The governor at work: [`Control`] under a lock, fed by the sampling thread
+//! ([`super::watcher`]), asked by attempts, told by the renderer.
+//!
+//! ```text
+//!  attempt ── ask ──▶ Ticket ── enter ──▶ let in, or Wait (asked again after each sample)
+//!  renderer ─ entered, left, ended ─▶ which process is whose; what came back
+//!  sampling thread ─ Reading ─▶ control ─ orders ─▶ Hands: trim, close, kill
+//! ```
+//!
+//! A [`Ticket`] stands for one attempt, from the first question to the last
+//! byte. Dropping it takes back what it was given: a question is withdrawn, a
+//! job that was let in is released. Which context a job will get is the
+//! renderer's choice; what is reserved for it here is a guess that is corrected
+//! when the renderer tells.
+//!
+//! Nothing waits while the lock is held, and nothing is read from `/proc`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::control::{Control, Order, Policy, Standing};
+use super::document::Features;
+use super::ladder::FAT;
+use super::predictor::{Kind, Predictor};
+use super::probe::Probe;
+use super::sampler::Counters;
+use super::terms::{Bounds, ContextId, JobId, Kill, Left, Request, Wait};
+use super::verdicts::{Digest, Verdicts};
+use super::watcher;
+
+/// From one sample over the next to the end of a killed renderer's growth: two
+/// periods of the sampling thread.
+pub const REACTION: Duration = Duration::from_millis(50);
+/// The time in which a killed renderer's memory comes back.
+pub const BACK: Duration = Duration::from_millis(100);
+/// Contexts that are told of to operators.
+const CONTEXTS_SHOWN: usize = 32;
+/// Waiting jobs that are told of to operators.
+const WAITING_SHOWN: usize = 16;
+/// A ticket that was given up before its context was opened is remembered so long.
+const ABANDONED: Duration = Duration::from_secs(10);
+
+/// Who carries out what is ordered. Called from any thread; must not wait.
+pub trait Hands: Send + Sync {
+    /// Collect an idle context's garbage.
+    fn trim(&self, context: ContextId);
+    /// Close an idle context.
+    fn close(&self, context: ContextId);
+    /// Kill a context's renderer, if this job is still in it.
+    fn kill(&self, context: ContextId, job: JobId);
+}
+
+/// What an attempt is about.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The job's name, for operators.
+    pub name: String,
+    /// Whose it is.
+    pub tenant: Arc<str>,
+    /// What was counted in its document.
+    pub features: Features,
+    /// What it is known by, where that was computed; see [`Live::has_records`].
+    pub digest: Option<Digest>,
+}
+
+/// One context, for operators.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Footprint {
+    /// Whose.
+    pub tenant: String,
+    /// The renderer's pid, where it is known.
+    pub pid: Option<u32>,
+    /// `busy`, `idle` or `closing`.
+    pub state: &'static str,
+    /// Bytes it was last seen to use.
+    pub used_bytes: u64,
+}
+
+/// One job that waits for memory, for operators.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Waiting {
+    /// Its name.
+    pub job: String,
+    /// Bytes it is expected to use.
+    pub predicted_bytes: u64,
+    /// How long it has waited.
+    pub waited_ms: u64,
+    /// Why.
+    pub why: String,
+}
+
+/// What is known now, for operators.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Memory.
+    pub standing: Standing,
+    /// Bytes worker and Chromium use.
+    pub used: u64,
+    /// Contexts, largest first; at most [`CONTEXTS_SHOWN`].
+    pub contexts: Vec<Footprint>,
+    /// Waiting jobs, longest first; at most [`WAITING_SHOWN`].
+    pub waiting: Vec<Waiting>,
+    /// How many wait.
+    pub waiting_count: usize,
+    /// The kernel's counters, as last read.
+    pub counters: Counters,
+}
+
+#[derive(Debug)]
+pub(super) struct Job {
+    asked: Asked,
+    predicted: u64,
+    alone: bool,
+    since: Instant,
+    /// Why it waits; `None` once it was let in.
+    wait: Option<Wait>,
+    entered: bool,
+    context: Option<ContextId>,
+    /// When it began to render, and whether its context was warm.
+    began: Option<(Instant, bool)>,
+    /// What its context used when it came.
+    base: u64,
+    left: bool,
+    recycle: bool,
+    killed: Option<Kill>,
+    /// Its ticket is gone.
+    abandoned: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    Busy(JobId),
+    Idle { reserved: Option<JobId> },
+    Closing(Option<JobId>),
+}
+
+#[derive(Debug)]
+pub(super) struct Held {
+    tenant: Arc<str>,
+    pub(super) pid: Option<u32>,
+    pub(super) state: Use,
+    pub(super) used: u64,
+    /// Grows with each use: the largest is the one that was used last.
+    turn: u64,
+}
+
+/// What the lock guards.
+pub(super) struct State {
+    pub(super) control: Control,
+    pub(super) contexts: HashMap<ContextId, Held>,
+    pub(super) jobs: BTreeMap<JobId, Job>,
+    predictor: Predictor,
+    verdicts: Verdicts,
+    /// Documents that outgrew their prediction, and what they run with, alone.
+    outgrown: Verdicts,
+    next: u64,
+    turn: u64,
+    pub(super) used: u64,
+    pub(super) counters: Counters,
+    /// Whether the sampling thread sleeps long.
+    pub(super) slow: bool,
+    pub(super) last_left: Instant,
+}
+
+/// The governor at work. Cheap to clone.
+#[derive(Clone)]
+pub struct Live {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Live").field("standing", &self.state().control.standing()).finish()
+    }
+}
+
+pub(super) struct Shared {
+    state: Mutex<State>,
+    hands: OnceLock<Arc<dyn Hands>>,
+    probe: Probe,
+    started: Instant,
+    /// Counts what may let a waiting job in: samples, releases.
+    changed: watch::Sender<u64>,
+    /// Whether a job may be claimed, and how many wait.
+    room: watch::Sender<(bool, usize)>,
+    kick: SyncSender<()>,
+}
+
+impl Live {
+    /// A governor that has measured nothing yet, and the thread that measures
+    /// for it, below `root`; the thread ends with the last clone.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn start(policy: &Policy, root: &std::path::Path) -> std::io::Result<Self> {
+        let (kick, kicked) = sync_channel(1);
+        let now = Instant::now();
+        let state = State {
+            control: Control::new(policy),
+            contexts: HashMap::new(),
+            jobs: BTreeMap::new(),
+            predictor: Predictor::new(),
+            verdicts: Verdicts::default(),
+            outgrown: Verdicts::default(),
+            next: 1,
+            turn: 0,
+            used: 0,
+            counters: Counters::default(),
+            slow: false,
+            last_left: now,
+        };
+        let live = Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                hands: OnceLock::new(),
+                probe: Probe::at(root),
+                started: now,
+                changed: watch::Sender::new(0),
+                room: watch::Sender::new((false, 0)),
+                kick,
+            }),
+        };
+        watcher::start(&live, root, kicked)?;
+        Ok(live)
+    }
+
+    /// Says who carries out orders; before that, only admissions are decided.
+    pub fn attach(&self, hands: Arc<dyn Hands>) {
+        if self.shared.hands.set(hands).is_err() {
+            tracing::warn!("the memory governor has hands already");
+        }
+    }
+
+    pub(super) fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.shared.started.elapsed()
+    }
+
+    /// Fires when a waiting job may be let in.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.shared.changed.subscribe()
+    }
+
+    /// Whether a job may be claimed, how many wait, and the news of it.
+    #[must_use]
+    pub fn room(&self) -> watch::Receiver<(bool, usize)> {
+        self.shared.room.subscribe()
+    }
+
+    /// Whether a job may be claimed now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        let fits = self.state().control.fits();
+        fits.now > 0 || fits.without_idle > 0
+    }
+
+    /// The most that may render at once.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.state().control.standing().slots
+    }
+
+    /// Jobs that were claimed and wait for memory.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.state().jobs.values().filter(|job| job.waits()).count()
+    }
+
+    /// Whether documents are known by what they are: only then a digest is of use.
+    #[must_use]
+    pub fn has_records(&self) -> bool {
+        let state = self.state();
+        !state.verdicts.is_empty() || !state.outgrown.is_empty()
+    }
+
+    /// Changes what the operator allows.
+    pub fn reconfigure(&self, bounds: Bounds, floor: u64, most: usize) {
+        self.state().control.reconfigure(bounds, floor, most);
+        self.tell();
+    }
+
+    /// What a document was measured to need, and what there could be for it, if
+    /// the first is more.
+    #[must_use]
+    pub fn too_big(&self, digest: &Digest) -> Option<(u64, u64)> {
+        let state = self.state();
+        let budget = state.control.whole();
+        state.verdicts.too_big(digest, budget).map(|reached| (reached, budget))
+    }
+
+    /// A document was killed: alone, it is too big; else it runs alone next time.
+    pub fn outgrew(&self, digest: Digest, kill: &Kill) {
+        use super::terms::Next;
+        let mut state = self.state();
+        match kill.next() {
+            Next::Requeue => {}
+            Next::Alone { predicted } => state.outgrown.note(digest, predicted),
+            Next::Exceeded => {
+                state.outgrown.acquit(&digest);
+                state.verdicts.note(digest, kill.used);
+            }
+        }
+    }
+
+    /// A document was rendered after all.
+    pub fn acquit(&self, digest: &Digest) {
+        let mut state = self.state();
+        state.outgrown.acquit(digest);
+        state.verdicts.acquit(digest);
+    }
+
+    /// What is known of footprints, as text of at most `bytes`.
+    #[must_use]
+    pub fn dump(&self, bytes: usize) -> String {
+        self.state().predictor.dump(bytes)
+    }
+
+    /// Takes in what another worker knew.
+    pub fn absorb(&self, text: &str) {
+        self.state().predictor.absorb(text);
+    }
+
+    /// An attempt that needs memory, and what it is expected to need.
+    #[must_use]
+    pub fn ask(&self, asked: Asked) -> Ticket {
+        let mut state = self.state();
+        let kind = Kind::new(&asked.tenant, &asked.features);
+        let predicted = state.predictor.predict(&kind, &asked.features);
+        let alone = asked.digest.and_then(|digest| state.outgrown.too_big(&digest, 0));
+        let job = JobId(state.next);
+        state.next += 1;
+        state.jobs.insert(
+            job,
+            Job {
+                asked,
+                predicted: alone.unwrap_or(predicted),
+                alone: alone.is_some(),
+                since: Instant::now(),
+                wait: None,
+                entered: false,
+                context: None,
+                began: None,
+                base: 0,
+                left: false,
+                recycle: false,
+                killed: None,
+                abandoned: None,
+            },
+        );
+        drop(state);
+        Ticket { live: self.clone(), job }
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let state = self.state();
+        let mut contexts: Vec<Footprint> = state.contexts.values().map(Held::footprint).collect();
+        contexts.sort_unstable_by(|a, b| b.used_bytes.cmp(&a.used_bytes));
+        contexts.truncate(CONTEXTS_SHOWN);
+        let waits = state.jobs.values().filter(|job| job.waits());
+        let waiting_count = waits.clone().count();
+        Report {
+            standing: state.control.standing(),
+            used: state.used,
+            contexts,
+            waiting: waits.filter_map(Job::waiting).take(WAITING_SHOWN).collect(),
+            waiting_count,
+            counters: state.counters,
+        }
+    }
+
+    /// Whoever waits asks again; whoever claims looks again.
+    pub(super) fn tell(&self) {
+        self.shared.changed.send_modify(|count| *count = count.wrapping_add(1));
+        self.tell_room();
+    }
+
+    fn tell_room(&self) {
+        let room = (self.has_room(), self.waiting());
+        self.shared.room.send_if_modified(|now| std::mem::replace(now, room) != room);
+    }
+
+    /// Carries out what [`State::plan`] made of orders.
+    pub(super) fn perform(&self, deeds: &[Deed]) {
+        let Some(hands) = self.shared.hands.get() else { return };
+        for deed in deeds {
+            match *deed {
+                Deed::Trim(context) => hands.trim(context),
+                Deed::Close(context) => hands.close(context),
+                Deed::Kill(context, job) => hands.kill(context, job),
+            }
+        }
+    }
+}
+
+/// The renderer's news.
+impl Live {
+    /// A job has a context from now on.
+    pub fn entered(&self, job: JobId, context: ContextId, tenant: &Arc<str>, pid: Option<u32>) {
+        let mut state = self.state();
+        let deed = state.entered(job, context, tenant, pid);
+        drop(state);
+        self.perform(deed.as_slice());
+    }
+
+    /// A job leaves its context; says whether that is to be kept.
+    #[must_use]
+    pub fn left(&self, job: JobId, context: ContextId, sound: bool) -> bool {
+        let pid = self.state().contexts.get(&context).and_then(|held| held.pid);
+        // While it is this job's still: nobody else grows it.
+        let seen = pid.map(|pid| self.shared.probe.used_by(pid)).filter(|seen| *seen > 0);
+        let now = self.now();
+        let mut state = self.state();
+        let keep = state.left(job, context, sound, seen, now);
+        drop(state);
+        if keep && seen.is_some_and(|seen| seen > FAT) {
+            self.perform(&[Deed::Trim(context)]);
+        }
+        self.tell();
+        keep
+    }
+
+    /// A context's process has ended.
+    pub fn ended(&self, context: ContextId) {
+        let now = self.now();
+        let mut state = self.state();
+        match state.contexts.remove(&context).map(|held| held.state) {
+            Some(Use::Busy(job) | Use::Closing(Some(job))) => state.control.gone(job, now),
+            Some(Use::Idle { .. }) => state.control.closed(context),
+            Some(Use::Closing(None)) | None => {}
+        }
+    }
+}
+
+/// Something to be done by the [`Hands`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    Trim(ContextId),
+    Close(ContextId),
+    Kill(ContextId, JobId),
+}
+
+impl State {
+    /// Takes note of orders, and says what is to be done for them.
+    pub(super) fn plan(&mut self, orders: &[Order]) -> Vec<Deed> {
+        orders.iter().filter_map(|order| self.plan_one(order)).collect()
+    }
+
+    fn plan_one(&mut self, order: &Order) -> Option<Deed> {
+        match order {
+            Order::Trim(context) => Some(Deed::Trim(*context)),
+            Order::Close(context) => {
+                let held = self.contexts.get_mut(context)?;
+                held.state = Use::Closing(None);
+                Some(Deed::Close(*context))
+            }
+            Order::Recycle(job) => {
+                self.jobs.get_mut(job)?.recycle = true;
+                None
+            }
+            Order::Kill(kill) => {
+                let job = self.jobs.get_mut(&kill.job)?;
+                tracing::warn!(
+                    job = %job.asked.name,
+                    memory_bytes = kill.used,
+                    memory.predicted_bytes = kill.predicted,
+                    memory.budget_bytes = kill.budget,
+                    blame = ?kill.blame,
+                    alone = kill.alone,
+                    "memory runs out: a renderer is killed"
+                );
+                crate::metrics::memory_killed(kill.blame.as_str());
+                job.killed = Some(*kill);
+                // One without a context is killed as soon as it has one.
+                job.context.map(|context| Deed::Kill(context, kill.job))
+            }
+        }
+    }
+
+    fn entered(
+        &mut self,
+        id: JobId,
+        context: ContextId,
+        tenant: &Arc<str>,
+        pid: Option<u32>,
+    ) -> Option<Deed> {
+        self.turn += 1;
+        let turn = self.turn;
+        let before = self.contexts.get(&context).map(|held| (held.state, held.used));
+        // What was kept for this job, and was not what it got, is there for others again.
+        let reserved = Use::Idle { reserved: Some(id) };
+        for (other, held) in &mut self.contexts {
+            if held.state == reserved && *other != context {
+                held.state = Use::Idle { reserved: None };
+                self.control.opened(*other, held.used);
+            }
+        }
+        if before.is_some_and(|(state, _)| state == Use::Idle { reserved: None }) {
+            self.control.closed(context);
+        }
+        let used = before.map_or(0, |(_, used)| used);
+        let held = Held { tenant: Arc::clone(tenant), pid, state: Use::Busy(id), used, turn };
+        self.contexts.insert(context, held);
+        let job = self.jobs.get_mut(&id)?;
+        job.context = Some(context);
+        job.base = used;
+        job.began = Some((Instant::now(), before.is_some()));
+        job.killed.map(|_| Deed::Kill(context, id))
+    }
+
+    fn left(
+        &mut self,
+        id: JobId,
+        context: ContextId,
+        sound: bool,
+        seen: Option<u64>,
+        now: Duration,
+    ) -> bool {
+        self.last_left = Instant::now();
+        let job = self.jobs.get_mut(&id);
+        let keep = sound && job.as_ref().is_none_or(|job| job.killed.is_none() && !job.recycle);
+        if let Some(held) = self.contexts.get_mut(&context) {
+            held.used = seen.unwrap_or(held.used);
+            held.state = if keep { Use::Idle { reserved: None } } else { Use::Closing(Some(id)) };
+        }
+        let Some(job) = job.filter(|job| job.entered && !job.left) else {
+            // Nobody asked for it: what it holds is known from now on.
+            if keep {
+                self.control.opened(context, seen.unwrap_or(0));
+            }
+            return keep;
+        };
+        job.left = true;
+        let kind = Kind::new(&job.asked.tenant, &job.asked.features);
+        let (markup, predicted, base, began) =
+            (job.asked.features.markup, job.predicted, job.base, job.began);
+        // A cold page is slower by itself: it says nothing about the cores.
+        if let Some((began, true)) = began.filter(|_| keep) {
+            let standing = self.control.standing();
+            self.control.took(markup, began.elapsed(), standing.running >= standing.slots, now);
+        }
+        let left = if keep { Left::Warm(context) } else { Left::Closing };
+        let peak = self.control.release(id, left, seen, now);
+        // A page that was larger than this document needs says nothing about it.
+        if let Some(peak) = peak.filter(|peak| *peak > 0 && base <= predicted) {
+            self.predictor.observe(&kind, peak);
+        }
+        keep
+    }
+
+    /// The idle context that the renderer would choose for a tenant.
+    fn warm(&self, tenant: &str) -> Option<ContextId> {
+        let free = self.contexts.iter().filter(|(_, held)| {
+            held.state == Use::Idle { reserved: None } && *held.tenant == *tenant
+        });
+        free.max_by_key(|(_, held)| held.turn).map(|(context, _)| *context)
+    }
+
+    fn enter(&mut self, id: JobId, now: Duration) -> (Result<(), Wait>, Vec<Deed>) {
+        let Some(job) = self.jobs.get(&id) else { return (Ok(()), Vec::new()) };
+        let warm = self.warm(&job.asked.tenant);
+        let (predicted, alone, waited) = (job.predicted, job.alone, job.since.elapsed());
+        let request = Request { job: id, predicted, warm, alone, waited };
+        let answer = self.control.admit(&request, now);
+        let mut deeds = Vec::new();
+        if let Err(wait) = &answer {
+            let orders = self.control.make_room(wait, warm, now);
+            deeds = self.plan(&orders);
+        }
+        if let (Ok(_), Some(held)) = (&answer, warm.and_then(|warm| self.contexts.get_mut(&warm))) {
+            held.state = Use::Idle { reserved: Some(id) };
+        }
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.entered = answer.is_ok();
+            job.wait = answer.err();
+        }
+        (answer.map(drop), deeds)
+    }
+
+    /// A ticket is given up.
+    fn give_up(&mut self, id: JobId, watched: bool, now: Duration) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if !job.entered {
+            self.control.withdraw(id);
+            self.jobs.remove(&id);
+            return;
+        }
+        if !job.left {
+            self.control.release(id, Left::Closing, None, now);
+        }
+        let opening = watched && !job.left && job.context.is_none();
+        if !watched {
+            self.control.gone(id, now);
+        }
+        if opening {
+            // Its context may be on its way still.
+            job.abandoned = Some(Instant::now());
+        } else {
+            self.jobs.remove(&id);
+        }
+        let reserved = Use::Idle { reserved: Some(id) };
+        for (context, held) in self.contexts.iter_mut().filter(|(_, held)| held.state == reserved) {
+            held.state = Use::Idle { reserved: None };
+            self.control.opened(*context, held.used);
+        }
+    }
+
+    /// Forgets jobs whose context never came.
+    pub(super) fn sweep(&mut self) {
+        self.jobs.retain(|_, job| job.abandoned.is_none_or(|since| since.elapsed() < ABANDONED));
+    }
+}
+
+impl Job {
+    fn waits(&self) -> bool {
+        self.wait.is_some()
+    }
+
+    fn waiting(&self) -> Option<Waiting> {
+        Some(Waiting {
+            job: self.asked.name.clone(),
+            predicted_bytes: self.predicted,
+            waited_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            why: self.wait?.to_string(),
+        })
+    }
+}
+
+impl Held {
+    fn footprint(&self) -> Footprint {
+        Footprint {
+            tenant: self.tenant.to_string(),
+            pid: self.pid,
+            state: match self.state {
+                Use::Busy(_) => "busy",
+                Use::Idle { .. } => "idle",
+                Use::Closing(_) => "closing",
+            },
+            used_bytes: self.used,
+        }
+    }
+}
+
+/// One attempt's claim on memory; see the module's documentation.
+#[derive(Debug)]
+pub struct Ticket {
+    live: Live,
+    job: JobId,
+}
+
+impl Ticket {
+    /// The number by which the renderer tells of it.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.job.0
+    }
+
+    /// Asks to be let in; on refusal, room is made where that helps.
+    ///
+    /// # Errors
+    /// Why it has to wait.
+    pub fn enter(&self) -> Result<(), Wait> {
+        let live = &self.live;
+        let now = live.now();
+        let mut state = live.state();
+        let (answer, deeds) = state.enter(self.job, now);
+        let kick = std::mem::take(&mut state.slow);
+        drop(state);
+        live.perform(&deeds);
+        live.tell_room();
+        // A full channel has been kicked already; a closed one has no thread any more.
+        if kick && live.shared.kick.try_send(()).is_err() {
+            tracing::trace!("the sampling thread is awake");
+        }
+        answer
+    }
+
+    /// Whether its renderer was ordered to be killed, and why.
+    #[must_use]
+    pub fn killed(&self) -> Option<Kill> {
+        self.live.state().jobs.get(&self.job)?.killed
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let watched = self.live.shared.hands.get().is_some();
+        let now = self.live.now();
+        self.live.state().give_up(self.job, watched, now);
+        self.live.tell();
+    }
+}

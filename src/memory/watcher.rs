@@ -1,0 +1,175 @@
+//! The thread that measures: every 25 ms while something renders, each second
+//! otherwise. It reads `/proc` and the cgroup tree, which would block a
+//! runtime's thread, hands the figures to [`Live`] and has orders carried out
+//! at once.
+//!
+//! It ends with the last clone of [`Live`]. Where memory cannot be read, the last
+//! figures stand, and it is said once.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::live::{Live, Shared, Use};
+use super::probe::Probe;
+use super::sampler::{Pace, Sampler};
+use super::terms::{ContextId, JobId, Sample};
+
+/// How often it is measured while something renders.
+const PERIOD: Duration = Duration::from_millis(25);
+/// How often otherwise.
+const IDLE_PERIOD: Duration = Duration::from_secs(1);
+/// It stays awake for so long after a render: the next is likely.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Starts the thread.
+///
+/// # Errors
+/// Where there can be none.
+pub(super) fn start(live: &Live, root: &Path, kicked: Receiver<()>) -> std::io::Result<()> {
+    let weak = Arc::downgrade(&live.shared);
+    let mut eyes = Eyes::new(root);
+    // Before anybody asks: nothing is let in without a sample.
+    eyes.look(live);
+    let thread = std::thread::Builder::new().name("governor".to_owned());
+    thread.spawn(move || watch(&weak, &mut eyes, &kicked)).map(drop)
+}
+
+fn watch(weak: &Weak<Shared>, eyes: &mut Eyes, kicked: &Receiver<()>) {
+    let mut period = PERIOD;
+    // Kicked or not, it is time to look.
+    while !matches!(kicked.recv_timeout(period), Err(RecvTimeoutError::Disconnected)) {
+        let Some(shared) = weak.upgrade() else { return };
+        let live = Live { shared };
+        eyes.look(&live);
+        period = if live.pace() { PERIOD } else { IDLE_PERIOD };
+    }
+}
+
+/// What is looked through, and at what.
+struct Eyes {
+    sampler: Sampler,
+    probe: Probe,
+    watched: HashSet<u32>,
+    /// Processes beside the contexts': the worker, browsers and their helpers.
+    others: Vec<u32>,
+    looked_around: Option<Duration>,
+    blind: bool,
+}
+
+/// Whose a context's process is.
+type Seen = (ContextId, Option<JobId>, u32);
+
+impl Eyes {
+    fn new(root: &Path) -> Self {
+        Self {
+            sampler: Sampler::at(root),
+            probe: Probe::at(root),
+            watched: HashSet::new(),
+            others: vec![std::process::id()],
+            looked_around: None,
+            blind: false,
+        }
+    }
+
+    fn look(&mut self, live: &Live) {
+        let contexts = self.contexts(live);
+        let now = live.now();
+        self.attend(&contexts, now);
+        // After what it costs to look around: the sample begins here.
+        let at = live.now();
+        match self.sampler.sample(at) {
+            Ok(reading) => {
+                self.blind = false;
+                let mut running = Vec::new();
+                let mut idle = Vec::new();
+                let used = |pid| self.sampler.used(pid);
+                for (context, job, pid) in &contexts {
+                    let Some(used) = used(*pid) else { continue };
+                    match job {
+                        Some(job) => running.push((*job, used)),
+                        None => idle.push((*context, used)),
+                    }
+                }
+                let sample = Sample {
+                    at,
+                    free: reading.memory.free(),
+                    own: reading.own,
+                    running: &running,
+                    idle: &idle,
+                };
+                let mut state = live.state();
+                for (context, _, pid) in &contexts {
+                    if let (Some(held), Some(used)) = (state.contexts.get_mut(context), used(*pid))
+                    {
+                        held.used = used;
+                    }
+                }
+                let stalls = reading.counters.map(|counters| counters.stalls);
+                let orders = state.control.sample(&sample, stalls);
+                state.used = reading.own;
+                if let Some(counters) = reading.counters {
+                    state.counters = counters;
+                    state.sweep();
+                }
+                let deeds = state.plan(&orders);
+                drop(state);
+                live.perform(&deeds);
+                live.tell();
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.blind, true) {
+                    tracing::warn!(%error, "memory cannot be measured; the last figures stand");
+                }
+            }
+        }
+    }
+
+    fn contexts(&self, live: &Live) -> Vec<Seen> {
+        let state = live.state();
+        let known = state.contexts.iter();
+        known
+            .filter_map(|(context, held)| {
+                let job = match held.state {
+                    Use::Busy(job) | Use::Closing(Some(job)) => Some(job),
+                    Use::Idle { reserved } => reserved,
+                    Use::Closing(None) => None,
+                };
+                Some((*context, job, held.pid?))
+            })
+            .collect()
+    }
+
+    /// Watches the processes that there are, and no others.
+    fn attend(&mut self, contexts: &[Seen], now: Duration) {
+        if self.looked_around.is_none_or(|last| now.saturating_sub(last) >= IDLE_PERIOD) {
+            self.looked_around = Some(now);
+            let leaves: HashSet<u32> = contexts.iter().map(|(.., pid)| *pid).collect();
+            self.others = self.probe.tree(std::process::id(), |pid| leaves.contains(&pid));
+        }
+        let mut wanted: HashMap<u32, Pace> =
+            self.others.iter().map(|pid| (*pid, Pace::Idle)).collect();
+        for (_, job, pid) in contexts {
+            wanted.insert(*pid, if job.is_some() { Pace::Busy } else { Pace::Idle });
+        }
+        for pid in self.watched.iter().filter(|pid| !wanted.contains_key(pid)) {
+            self.sampler.forget(*pid);
+        }
+        for (pid, pace) in &wanted {
+            self.sampler.watch(*pid, *pace);
+        }
+        self.watched = wanted.into_keys().collect();
+    }
+}
+
+impl Live {
+    /// Whether something renders, or is about to; else the thread may sleep long.
+    fn pace(&self) -> bool {
+        let mut state = self.state();
+        let busy = !state.jobs.is_empty() || state.last_left.elapsed() < LINGER;
+        state.slow = !busy;
+        busy
+    }
+}
