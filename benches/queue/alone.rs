@@ -102,7 +102,7 @@ impl Round {
         let pushing = rig::push(&mut redis, "in", 0..jobs, 5, bytes);
         let mut waiting = (0.0, 0.0);
         let one = Worked::measure(runtime, &server, &mut redis, (1, jobs), |redis| {
-            let used = Info::read(redis).number("used_memory") - before.number("used_memory");
+            let used = Info::read(redis).data() - before.data();
             let name = format!("tenant-0/r-{}", jobs / 5 * 5 - 5);
             let document: f64 = redis::cmd("MEMORY")
                 .arg("USAGE")

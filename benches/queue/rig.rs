@@ -1,6 +1,7 @@
 //! Workers with the null renderer in this process, and a producer.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub(crate) const PREFIX: &str = "tillroll:{receipts}:";
 /// What `worker.concurrency = "auto"` is on two cores.
 pub(crate) const SLOTS: usize = 3;
 const LEASE: Duration = Duration::from_secs(30);
+/// Workers so far: their ids are never used again.
+static STARTED: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) fn key(rest: &str) -> String {
     format!("{PREFIX}{rest}")
@@ -80,8 +83,8 @@ impl Workers {
         let (asked, seen) = std::sync::mpsc::sync_channel(64);
         let renderer: Arc<dyn Render> = Arc::new(Stamped { null: Null::new(), asked });
         let (mut stops, mut tasks) = (Vec::new(), Vec::new());
-        for number in 0..count {
-            let id = format!("bench-{number}");
+        for _ in 0..count {
+            let id = format!("bench-{}", STARTED.fetch_add(1, Ordering::Relaxed));
             let queue = queue(runtime, redis, &id);
             let (stop, stopped) = mpsc::channel(4);
             let (publish, _) = watch::channel(Snapshot::starting(id, "receipts".to_owned()));
@@ -165,7 +168,7 @@ pub(crate) fn reached(redis: &mut Connection, field: &str, value: usize) -> Inst
     let patience = Instant::now() + Duration::from_secs(300);
     while counter(redis, field) < value {
         assert!(Instant::now() < patience, "{field} never reached {value}");
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(10));
     }
     Instant::now()
 }

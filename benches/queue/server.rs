@@ -100,6 +100,14 @@ impl Info {
         self.commands().find(|(name, ..)| *name == command).map_or(0.0, |(_, _, usec)| usec)
     }
 
+    /// Bytes that hold keys and values: without scripts, and what is on its way from and
+    /// to connections and the disk.
+    pub(crate) fn data(&self) -> f64 {
+        let passing = ["mem_clients_normal", "mem_aof_buffer", "used_memory_scripts"];
+        let passing = passing.iter().map(|field| self.number(field)).sum::<f64>();
+        self.number("used_memory") - passing
+    }
+
     /// Seconds of CPU that Redis took.
     pub(crate) fn cpu(&self) -> f64 {
         self.number("used_cpu_sys_main_thread") + self.number("used_cpu_user_main_thread")
