@@ -10,7 +10,7 @@ use crate::report::Report;
 use crate::rig::{counter, key, reached};
 use crate::server::{Redis, Server, await_line};
 
-/// Bulk jobs of one tenant, pushed at once.
+/// Bulk jobs of one tenant, pushed at once, if no number is given.
 const FLOOD: usize = 200_000;
 /// Another tenant's interactive jobs: one each so often, whether or not the last is back.
 const EVERY: Duration = Duration::from_millis(200);
@@ -21,9 +21,31 @@ const BACKLOG: usize = 900;
 const ENDS: usize = 1_200;
 const WEIGHTS: [(&str, u32); 3] = [("one", 1), ("another", 1), ("double", 2)];
 
-pub(crate) fn measure(report: &mut Report) {
-    flood(report);
+pub(crate) fn measure(report: &mut Report, flood_jobs: Option<usize>) {
+    flood(report, flood_jobs.unwrap_or(FLOOD));
     weights(report);
+}
+
+/// One reply: how long it took from push to reply, and what of it the worker says it
+/// waited for a turn and rendered.
+struct Waited {
+    total: Duration,
+    queued: Duration,
+    rendered: Duration,
+}
+
+impl Report {
+    fn waited(&mut self, what: &str, waited: &[Waited]) {
+        let times = |of: fn(&Waited) -> Duration| waited.iter().map(of).collect::<Vec<_>>();
+        let parts = [
+            ("push to reply", times(|waited| waited.total)),
+            ("its turn", times(|waited| waited.queued)),
+            ("its render", times(|waited| waited.rendered)),
+        ];
+        for (part, times) in parts {
+            self.quantiles(&format!("{what}, {part}"), &times, "");
+        }
+    }
 }
 
 /// The release binary, ready.
@@ -38,7 +60,7 @@ fn worker(redis: &Redis) -> Server {
     worker
 }
 
-fn flood(report: &mut Report) {
+fn flood(report: &mut Report, jobs: usize) {
     report.section("fairness: an interactive job every 200 ms beside a flood of bulk");
     let server = Redis::start();
     let mut redis = server.connect();
@@ -46,13 +68,13 @@ fn flood(report: &mut Report) {
     let waiting = receipt("waiting");
     every(&server, &waiting, "warm", 15);
     let alone = every(&server, &waiting, "alone", ALONE);
-    report.quantiles("alone, push to reply", &alone, &format!("{ALONE} jobs"));
+    report.waited("alone", &alone);
     let began = Instant::now();
     let pushing = std::thread::spawn({
         let mut redis = server.connect();
         move || {
             let at = Instant::now();
-            push_flood(&mut redis);
+            push_flood(&mut redis, jobs);
             at.elapsed()
         }
     });
@@ -61,10 +83,10 @@ fn flood(report: &mut Report) {
     let spent = began.elapsed();
     let ended = counter(&mut redis, "ended:done") - done - BESIDE;
     let left: usize = redis.llen(key("in:bulk")).unwrap();
-    report.quantiles("beside the flood, push to reply", &beside, &format!("{BESIDE} jobs"));
     let (early, late) = beside.split_at(BESIDE / 4);
-    report.quantiles("of it the first quarter", early, "while the flood is pushed and admitted");
-    report.quantiles("of it the rest", late, "");
+    report.waited("beside the flood", &beside);
+    report.waited("of it the first quarter", early);
+    report.waited("of it the rest", late);
     let bulk = ended as f64 / spent.as_secs_f64();
     let note = format!(
         "pushed within {:.1} s; {left} not yet admitted at the end",
@@ -74,10 +96,10 @@ fn flood(report: &mut Report) {
 }
 
 /// Small receipts, so that all of them are within the queue's limits.
-fn push_flood(redis: &mut Connection) {
-    for first in (0..FLOOD).step_by(1000) {
+fn push_flood(redis: &mut Connection, jobs: usize) {
+    for first in (0..jobs).step_by(1000) {
         let mut pushes = redis::pipe();
-        for number in first..first + 1000 {
+        for number in first..jobs.min(first + 1000) {
             let element = format!(
                 "{{\"id\":\"b-{number}\",\"tenant\":\"flood\",\"options\":{{\"paper\":\"80mm\"}}}}\n\
                  <h3>Statement {number}</h3><table><tr><td>Espresso<td>2.40<tr><td>Total<td>2.40</table>"
@@ -106,7 +128,7 @@ fn every(
     document: &impl Fn(&str) -> String,
     run: &str,
     jobs: usize,
-) -> Vec<Duration> {
+) -> Vec<Waited> {
     let times = Arc::new(Mutex::new(Vec::with_capacity(jobs)));
     let began = Instant::now() + EVERY;
     let waiting: Vec<_> = (0..jobs)
@@ -122,8 +144,13 @@ fn every(
                 let reply = key(&format!("reply:waiting/{id}"));
                 let reply: Option<(String, Vec<u8>)> = redis.blpop(reply, 60.0).unwrap();
                 let (_, reply) = reply.expect("no reply within 60 s");
-                assert!(reply.windows(15).any(|part| part == b"\"status\":\"done\""));
-                times.lock().unwrap().push((number, at.elapsed()));
+                let total = at.elapsed();
+                let line = reply.split(|byte| *byte == b'\n').next().unwrap();
+                let reply: serde_json::Value = serde_json::from_slice(line).unwrap();
+                assert_eq!(reply["status"], "done", "{reply}");
+                let part = |name| Duration::from_millis(reply["timings"][name].as_u64().unwrap());
+                let (queued, rendered) = (part("queued_ms"), part("rendered_ms"));
+                times.lock().unwrap().push((number, Waited { total, queued, rendered }));
             })
         })
         .collect();

@@ -5,6 +5,7 @@
 //! cargo bench --bench queue -- alone          rates, round trips, latency, bytes: no Chromium
 //! cargo bench --bench queue -- crowd          claims among 1,000 tenants: no Chromium
 //! cargo bench --bench queue -- fair           a flood beside somebody who waits, and weights
+//! cargo bench --bench queue -- fair 20000     the same with a smaller flood
 //! ```
 //!
 //! *alone* and *crowd* run workers with the null renderer in this process, *fair* runs
@@ -35,7 +36,7 @@ use report::Report;
 fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|w| w == part);
+    let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|arg| arg == part);
     let cores = std::thread::available_parallelism().unwrap();
     println!("{cores} cores, appendfsync {}", server::FSYNC);
     let mut report = Report::default();
@@ -46,7 +47,7 @@ fn main() {
         crowd::measure(&mut report);
     }
     if is_wanted("fair") {
-        fair::measure(&mut report);
+        fair::measure(&mut report, wanted.iter().find_map(|arg| arg.parse().ok()));
     }
     report.write();
 }

@@ -2,9 +2,10 @@
 //! the sentence that it is. Nothing here decides; nothing elsewhere speaks Redis.
 //!
 //! Connections: one multiplexed connection that reconnects by itself for the
-//! scripts; a small pool for bodies and for whoever else needs a round trip of
-//! its own; the blocking reads of [`super::intake`] have theirs. Every call
-//! has a response time-out, for a Redis that is silent with TCP still up.
+//! scripts, and another for documents and large results, so that no heartbeat
+//! waits behind them; a small pool for clients, some of whose calls block; the
+//! blocking reads of [`super::intake`] have theirs. Every call has a response
+//! time-out, for a Redis that is silent with TCP still up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,7 +59,8 @@ pub(super) struct Inner {
     pub(super) keys: Keys,
     pub(super) scripts: Scripts,
     commands: ConnectionManager,
-    bodies: deadpool_redis::Pool,
+    documents: ConnectionManager,
+    pool: deadpool_redis::Pool,
     client: Client,
     pub(super) worker: String,
     pub(super) lease_ms: u64,
@@ -95,13 +97,14 @@ impl Queue {
             .set_number_of_retries(2)
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_secs(1));
+        let documents = ConnectionManager::new_lazy_with_config(client.clone(), manager.clone())?;
         let commands = client.get_connection_manager_with_config(manager).await?;
         let settings = AsyncConnectionConfig::new()
             .set_response_timeout(Some(config.response_timeout))
             .set_connection_timeout(Some(config.response_timeout));
-        let bodies =
+        let pool =
             deadpool_redis::Manager::new_with_config(info, settings).map_err(QueueError::Url)?;
-        let bodies = deadpool_redis::Pool::builder(bodies)
+        let pool = deadpool_redis::Pool::builder(pool)
             .max_size(8)
             .runtime(deadpool_redis::Runtime::Tokio1)
             .wait_timeout(Some(config.response_timeout))
@@ -117,7 +120,8 @@ impl Queue {
                 keys: Keys::new(&config.queue),
                 scripts: Scripts::new(&limits, config.fenced),
                 commands,
-                bodies,
+                documents,
+                pool,
                 client,
                 worker: config.worker,
                 lease_ms: millis(config.lease),
@@ -174,12 +178,12 @@ impl Queue {
         Ok(self.inner.client.get_multiplexed_async_connection_with_config(&settings).await?)
     }
 
-    /// A connection for a command's own round trips.
+    /// A connection for a command's own round trips; it is tried before it is given.
     ///
     /// # Errors
     /// Where none comes free, or Redis is away.
     pub async fn connection(&self) -> Result<deadpool_redis::Connection, QueueError> {
-        self.inner.bodies.get().await.map_err(|error| match error {
+        self.inner.pool.get().await.map_err(|error| match error {
             deadpool_redis::PoolError::Backend(error) => error.into(),
             other => QueueError::Pool(other),
         })
@@ -193,7 +197,12 @@ impl Queue {
         Ok(loads.query_async(&mut self.commands()).await?)
     }
 
-    /// The shared connection.
+    /// The shared connection for documents and large results.
+    pub(super) fn documents(&self) -> ConnectionManager {
+        self.inner.documents.clone()
+    }
+
+    /// The shared connection for what is small.
     pub(super) fn commands(&self) -> ConnectionManager {
         self.inner.commands.clone()
     }
