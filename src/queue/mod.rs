@@ -36,6 +36,7 @@
 pub mod client;
 pub mod dead;
 pub mod embedded;
+mod fsck;
 mod inspect;
 pub mod intake;
 pub mod keys;
@@ -54,6 +55,7 @@ use bytes::Bytes;
 use crate::job::{Name, Output, Priority, Status};
 
 pub use self::client::{Answer, Client};
+pub use self::fsck::{Counters, Finding, FsckReport, Kind as Damage};
 pub use self::intake::{Control, Inbound, Intake, Room};
 pub use self::keys::Keys;
 pub use self::limits::{LimitSettings, Limits};

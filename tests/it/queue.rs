@@ -5,6 +5,8 @@
 mod admission;
 mod claims;
 mod commands;
+mod fsck;
+mod fsck_random;
 mod lost_replies;
 mod near_misses;
 mod random;
