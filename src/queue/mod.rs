@@ -36,6 +36,7 @@
 pub mod client;
 pub mod dead;
 pub mod embedded;
+mod erase;
 mod fsck;
 mod inspect;
 pub mod intake;
@@ -55,6 +56,7 @@ use bytes::Bytes;
 use crate::job::{Name, Output, Priority, Status};
 
 pub use self::client::{Answer, Client};
+pub use self::erase::{Forget, Forgotten};
 pub use self::fsck::{Counters, Finding, FsckReport, Kind as Damage};
 pub use self::intake::{Control, Inbound, Intake, Room};
 pub use self::keys::Keys;

@@ -75,6 +75,8 @@ scripts! {
     overdue = "overdue" after [RING LEASE];
     adopt = "adopt" after [];
     sweep = "sweep" after [RING ENDING];
+    erase = "erase" after [ENDING];
+    erase_tenant = "erase_tenant" after [];
     fsck_names = "fsck/names" after [RING];
     fsck_requeue = "fsck/requeue" after [RING];
     fsck_orphan = "fsck/orphan" after [];

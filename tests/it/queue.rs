@@ -5,6 +5,7 @@
 mod admission;
 mod claims;
 mod commands;
+mod forget;
 mod fsck;
 mod fsck_random;
 mod lost_replies;

@@ -34,6 +34,7 @@ use super::{QueueError, keys::Keys};
 use crate::job::{Name, Priority};
 
 pub use self::report::{Counters, Finding, FsckReport, Kind};
+pub(super) use self::scan::starting_with;
 
 /// Names, tenants or tokens in one call of a script.
 const PAGE: usize = 100;

@@ -98,8 +98,8 @@ kinds! {
         "a result that waits and is not counted as held",
         "it is counted";
     ResultGone = "result_gone",
-        "a result that is counted as held and is gone, while no worker lives to notice",
-        "it is no longer counted";
+        "a result that is counted as held and was taken, or ran out, while no worker lived to notice",
+        "it is no longer counted (a worker does so, too)";
     Bell = "bell",
         "a bell with more than one token",
         "it keeps one";

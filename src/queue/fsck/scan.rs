@@ -228,10 +228,9 @@ impl Fsck<'_> {
         }
         let held = self.members_of("HSCAN", &self.keys_of().held()).await?;
         // What a producer took is counted until a worker keeps house: that is no damage.
-        let is_kept = self.queue.counts().await?.workers > 0;
-        if !is_kept {
-            for field in self.call_results(self.repair, "held", 0, &held).await? {
-                self.report.add(Kind::ResultGone, &field, self.repair);
+        if self.repair && self.queue.counts().await?.workers == 0 {
+            for field in self.call_results(true, "held", 0, &held).await? {
+                self.report.add(Kind::ResultGone, &field, true);
             }
         }
         Ok(())

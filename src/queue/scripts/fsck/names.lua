@@ -108,7 +108,9 @@ local function check_living(name, job, f)
   end
   local deadline = number(f[6])
   nowhere_else(name, { delayed = f[1] == 'delayed', deadlines = deadline > 0 })
-  if deadline > 0 and not f[11] and not call('ZSCORE', P .. 'deadlines', name) then
+  local due = call('ZSCORE', P .. 'deadlines', name)
+  -- One that has started before (`claimed`) need not be there.
+  if deadline > 0 and (due and tonumber(due) ~= deadline or not due and not f[11]) then
     if mend('unlisted', name) then
       call('ZADD', P .. 'deadlines', deadline, name)
     end

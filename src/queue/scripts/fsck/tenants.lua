@@ -3,7 +3,8 @@
 --
 -- Only what is certain is said: a cap that stands in the workers' own
 -- configuration is not known here, so a tenant with running jobs may rightly be
--- in no ring; the end of one of them puts it back.
+-- in no ring, and the end of one of them puts it back. With `repair` it is put
+-- there at once: at worst it runs one job more, once.
 --
 -- KEYS  –
 -- ARGV  prefix, repair (1|0), then tenants, at most 100
@@ -18,6 +19,7 @@ local function say(code, tenant)
   found[#found + 1] = repair and '1' or '0'
 end
 
+-- Whether a tenant is in or out of a ring against what is known: true, false, or 'maybe'.
 local function misplaced(tenant)
   local set = call('HMGET', P .. 'tenant:' .. tenant, 'state', 'running')
   local use = call('HMGET', P .. 'use:' .. tenant, 'running', 'fails')
@@ -27,17 +29,21 @@ local function misplaced(tenant)
     cap = 1
   end
   local closed = set[1] == 'paused' or (cap > 0 and running >= cap)
+  local maybe = false
   for _, priority in ipairs({ 'interactive', 'bulk' }) do
     local waits = call('EXISTS', P .. 'ready:' .. priority .. ':' .. tenant) == 1
     local inside = call('ZSCORE', P .. 'ring:' .. priority, tenant)
     if inside and (closed or not waits) then
       return true
     end
-    if not inside and waits and not closed and (running <= 0 or cap > 0) then
-      return true
+    if not inside and waits and not closed then
+      if running <= 0 or cap > 0 then
+        return true
+      end
+      maybe = 'maybe'
     end
   end
-  return false
+  return maybe
 end
 
 if repair then
@@ -45,10 +51,11 @@ if repair then
 end
 for i = 3, math.min(#ARGV, 102) do
   local tenant = ARGV[i]
-  if misplaced(tenant) then
-    if repair then
-      place(tenant)
-    end
+  local wrong = misplaced(tenant)
+  if wrong and repair then
+    place(tenant)
+  end
+  if wrong == true then
     say('ring', tenant)
   end
   local use = call('HMGET', P .. 'use:' .. tenant, 'jobs', 'fails')
