@@ -14,13 +14,17 @@ pub mod enqueue;
 pub mod events;
 pub mod exit;
 pub mod files;
+pub mod forget;
+pub mod fsck;
 pub mod generate;
 pub mod job;
 pub mod options;
 mod parts;
+pub mod queue;
 pub mod render;
 pub mod signals;
 pub mod status;
+pub mod tenant;
 pub mod worker;
 
 use std::path::PathBuf;
@@ -91,6 +95,10 @@ pub enum Verb {
     Events(events::Args),
     /// Show what became of one job
     Job(job::Args),
+    /// Do something to the whole queue: check and mend it
+    Queue(queue::Args),
+    /// Do something to one tenant: forget it
+    Tenant(tenant::Args),
     /// Render sample receipts through the queue; `make demo` calls it
     #[command(hide = true)]
     Demo(demo::Args),
@@ -127,6 +135,8 @@ impl Verb {
             Self::Status => status::run(session),
             Self::Events(args) => events::run(args, session),
             Self::Job(args) => job::run(args, session),
+            Self::Queue(args) => queue::run(args, session),
+            Self::Tenant(args) => tenant::run(args, session),
             Self::Demo(args) => demo::run(args, session),
             Self::Doctor => doctor::run(session),
             Self::Config(args) => config::run(args, session),

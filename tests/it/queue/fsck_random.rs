@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tillroll::job::Name;
 use tillroll::job::Priority::{Bulk, Interactive};
 use tillroll::queue::{Admitted, Queue};
 

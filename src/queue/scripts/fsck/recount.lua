@@ -15,6 +15,9 @@ if tenant ~= '' then
   count_job(tenant, 0, 1)
   call('PERSIST', KEYS[1])
   count_job(tenant, 0, -1)
+  if call('EXISTS', KEYS[1]) == 1 then
+    call('ZADD', P .. 'tenants', 'NX', now(), tenant)
+  end
   place(tenant)
   ring_bells()
 end
