@@ -60,7 +60,7 @@ fn leaves(
 
 /// Each sample has documented fields only, of the documented types; and every
 /// documented field is in one of them.
-fn assert_schema(verb: &str, samples: &[Value]) {
+pub fn assert_schema(verb: &str, samples: &[Value]) {
     let known = schema(verb);
     assert!(!known.is_empty(), "docs/cli.md has no table for {verb}");
     let mut found = Vec::new();
@@ -85,7 +85,7 @@ fn assert_schema(verb: &str, samples: &[Value]) {
     }
 }
 
-fn json(command: &mut Command) -> Value {
+pub fn json(command: &mut Command) -> Value {
     let output = run(command.arg("--json"));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)))
 }
