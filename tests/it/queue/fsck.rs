@@ -176,6 +176,7 @@ async fn a_record_that_no_worker_can_read_is_made_anew() {
         "HSET P:job:acme/ready state nonsense",
         "HSET P:job:acme/ready attempts many",
         "HDEL P:job:acme/ready digest priority",
+        "HDEL P:job:acme/dead bytes",
     ] {
         let (rig, queue) = every_state().await;
         let command = command.replace("P:", rig.keys.prefix());
@@ -299,6 +300,23 @@ async fn results_are_counted_while_they_are_there() {
     let report = queue.fsck(true).await.unwrap();
     assert_eq!(kinds(&report), BTreeMap::from([("result_gone", 1)]), "{report:?}");
     assert!(queue.fsck(false).await.unwrap().is_clean());
+    rig.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn many_results_are_added_up_in_pages() {
+    let (rig, queue) = every_state().await;
+    let before: i64 = rig.ask(&["HGET", &rig.keys.state(), "held"]).await;
+    let mut fill = redis::cmd("HSET");
+    fill.arg(rig.keys.held());
+    for n in 0..10_001 {
+        fill.arg(format!("reply:acme/taken-{n}")).arg(5);
+    }
+    fill.query_async::<i64>(&mut rig.connection().await).await.unwrap();
+    let report = queue.fsck(true).await.unwrap();
+    assert_eq!(kinds(&report), BTreeMap::from([("counter", 1)]), "{report:?}");
+    assert_eq!(rig.ask::<i64>(&["HGET", &rig.keys.state(), "held"]).await, before + 50_005);
+    assert_eq!(queue.fsck(false).await.unwrap().counters, Counters::Compared);
     rig.assert_consistent().await;
 }
 

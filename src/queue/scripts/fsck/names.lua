@@ -54,10 +54,11 @@ local function nowhere_else(name, may)
   end
 end
 
--- A record that no claim could read, or that says nothing of its job.
+-- A record that no claim could read (now, or when its dead letter is revived), or
+-- that says nothing of its job.
 local function broken(f)
-  if not living(f[1]) then
-    return not (f[1] == 'done' or f[1] == 'dead' or f[1] == 'cancelled' or f[1] == 'expired')
+  if not living(f[1]) and f[1] ~= 'dead' then
+    return not (f[1] == 'done' or f[1] == 'cancelled' or f[1] == 'expired')
   end
   for _, i in ipairs({ 3, 7, 8, 9 }) do
     if not tonumber(f[i] or '') then
