@@ -62,18 +62,22 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     } else {
         text(&whom, &done)
     })?;
-    if left == 0 {
+    let (why, fix) = if left > 0 {
+        let names = done.running.join(", ");
+        (
+            format!("{left} of its jobs still run, or no worker keeps house: {names}"),
+            "see that a worker runs (`tillroll status`), and run this again: it goes on where it stopped",
+        )
+    } else if done.kept {
+        (
+            "a job of it came meanwhile, so its settings and counters stay".to_owned(),
+            "stop pushing for it, and run this again; if that does not help, `tillroll queue fsck --repair` \
+             puts its counters right",
+        )
+    } else {
         return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Unexpected,
-        format!("forgetting {}", called(&whom)),
-        format!(
-            "{left} of its jobs still run, or no worker keeps house: {}",
-            done.running.join(", ")
-        ),
-        "see that a worker runs (`tillroll status`), and run this again: it goes on where it stopped",
-    ))
+    };
+    Err(Failure::new(Exit::Unexpected, format!("forgetting {}", called(&whom)), why, fix))
 }
 
 fn whom(args: &Args) -> Result<Forget, Failure> {
@@ -127,7 +131,7 @@ fn confirm(whom: &Forget, queue: &str) -> Result<(), Failure> {
 
 fn text(whom: &Forget, done: &Forgotten) -> String {
     let mut text = format!(
-        "{} is forgotten: {} jobs ({} cancelled), {} documents, {} results, {} dead letters, {} lines \
+        "{}: erased {} jobs ({} cancelled), {} documents, {} results, {} dead letters, {} lines \
          on lists, {} events\n",
         called(whom),
         done.jobs,

@@ -98,6 +98,8 @@ pub struct Forgotten {
     pub events: u64,
     /// Jobs that still ran when their lease should have been over: ask again.
     pub running: Vec<String>,
+    /// Whether the tenant itself stays, settings and counters: a job of it lives.
+    pub kept: bool,
     /// Elements of anybody that no worker has read yet: in the inboxes and stages.
     pub unread: u64,
 }
@@ -137,7 +139,7 @@ impl Queue {
         done.lines = self.erase_lines(whom).await?;
         done.events = self.erase_events(whom).await?;
         match whom {
-            Forget::Tenant(tenant) => self.erase_tenant(tenant).await?,
+            Forget::Tenant(tenant) => done.kept = !self.erase_tenant(tenant).await?,
             Forget::Job(name) => self.erase_from_lists(name).await?,
         }
         done.unread = self.unread().await?;
@@ -268,16 +270,16 @@ impl Queue {
         Ok(alive)
     }
 
-    async fn erase_tenant(&self, tenant: &str) -> Result<(), QueueError> {
+    /// False where a job of it lives (it came meanwhile, or still runs): its counters stay with it.
+    async fn erase_tenant(&self, tenant: &str) -> Result<bool, QueueError> {
         let Inner { keys, scripts, .. } = &*self.inner;
-        // Where a job of it lives (it came meanwhile, or still runs), its counters stay with it.
-        let _: u8 = scripts
+        let erased: u8 = scripts
             .erase_tenant
             .arg(keys.prefix())
             .arg(tenant)
             .invoke_async(&mut self.commands())
             .await?;
-        Ok(())
+        Ok(erased == 1)
     }
 
     /// The name of a cancelled job stays in its ready list until somebody skips it.

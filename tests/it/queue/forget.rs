@@ -160,6 +160,7 @@ async fn a_job_whose_worker_died_is_waited_for_until_its_lease_is_over() {
     // Nobody keeps house: it is said.
     let done = forget(&queue, &tenant("acme")).await;
     assert_eq!(done.running, ["acme/held"]);
+    assert!(done.kept, "its counters are those of a living job");
     assert_eq!(rig.field("acme/held", "state").await.as_deref(), Some("leased"));
     rig.assert_consistent().await;
     // Somebody does, while it waits: the lease is over, the job waits, and is cancelled.
@@ -170,6 +171,7 @@ async fn a_job_whose_worker_died_is_waited_for_until_its_lease_is_over() {
         assert_eq!(died.housekeep().await.unwrap().reaped, 1);
     });
     assert_eq!((done.jobs, done.cancelled, done.running.len()), (1, 1, 0));
+    assert!(!done.kept);
     rig.assert_at_rest().await;
 }
 
