@@ -5,6 +5,9 @@
 mod admission;
 mod claims;
 pub(crate) mod commands;
+mod forget;
+mod fsck;
+mod fsck_random;
 mod lost_replies;
 mod near_misses;
 mod random;
