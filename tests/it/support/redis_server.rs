@@ -1,6 +1,7 @@
 //! A private `redis-server`: its own directory, a free port on loopback, killed
 //! and reaped with its test.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -9,11 +10,16 @@ use std::sync::mpsc::sync_channel;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+/// Below those that the kernel gives to outgoing connections: a client that calls a
+/// server that is down could else be given the server's own port, and reach itself.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
 /// A running server. Its data outlives a [`kill`](RedisServer::kill), not the value.
 pub(crate) struct RedisServer {
     directory: TempDir,
     port: u16,
     settings: Vec<String>,
+    environment: Vec<(String, OsString)>,
     child: Option<Child>,
 }
 
@@ -30,20 +36,26 @@ impl RedisServer {
 
     /// A server with these settings.
     pub(crate) fn start(settings: &[&str]) -> Self {
+        Self::start_in(settings, Vec::new())
+    }
+
+    /// A server with these settings and, added to ours, these environment variables.
+    pub(crate) fn start_in(settings: &[&str], environment: Vec<(String, OsString)>) -> Self {
         let mut server = Self {
             directory: tempfile::tempdir().unwrap(),
             port: 0,
             settings: settings.iter().map(ToString::to_string).collect(),
+            environment,
             child: None,
         };
         // Another process may take the port between our look and Redis' bind.
-        for _ in 0..20 {
-            server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if server.launch().is_ok() {
+        for _ in 0..100 {
+            server.port = rand::random_range(PORTS);
+            if TcpListener::bind(("127.0.0.1", server.port)).is_ok() && server.launch().is_ok() {
                 return server;
             }
         }
-        panic!("redis-server found no free port twenty times");
+        panic!("redis-server found no free port a hundred times");
     }
 
     /// Starts the process and waits until it says that it is ready.
@@ -53,6 +65,7 @@ impl RedisServer {
             .args(["--daemonize", "no", "--logfile", "", "--dir"])
             .arg(self.directory.path())
             .args(&self.settings)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
