@@ -31,7 +31,23 @@ pub fn job(number: usize) -> (String, Vec<u8>) {
         header["delay_ms"] = 700.into();
     }
     let inbox = if number % 5 == 4 { "in:bulk" } else { "in" };
-    (format!("{PREFIX}{inbox}"), framed(&header, &receipt(&name(number))))
+    let html = if number % 8 == 1 { slow(&name(number), 2300, 0) } else { receipt(&name(number)) };
+    (format!("{PREFIX}{inbox}"), framed(&header, &html))
+}
+
+/// A document on which Chromium computes for long, in little memory: each of
+/// its `elements` is compared with all before it, for ten rules that never
+/// match. 2,300 take about a second, 8,000 more than ten. Each of `words` adds
+/// some kilobytes to what the renderer holds meanwhile.
+pub fn slow(title: &str, elements: usize, words: usize) -> String {
+    let rules: Vec<_> = (0..10).map(|rule| format!(".n{rule}~i")).collect();
+    format!(
+        "<!doctype html><html><head><title>{title}</title><style>{}{{color:red}}</style></head>\
+         <body><p>{title} {}</p><div>{}</div></body></html>",
+        rules.join(","),
+        "<b>1</b> ".repeat(words),
+        "<i></i>".repeat(elements)
+    )
 }
 
 /// The `number`-th job as plain as can be.
