@@ -1,1 +1,139 @@
-//! Later.
+//! Redis in trouble while jobs run: full, emptied, without its scripts.
+
+use std::time::Duration;
+
+use redis::{Commands, Connection, cmd};
+
+use crate::producer::{framed, header, name, push};
+use crate::redis_server::RedisServer;
+use crate::storm::verdict;
+use crate::support::{PREFIX, Worker, connect, receipt};
+use crate::watch::Watch;
+use crate::{collect, fencing::push_slow};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Pushes receipts of 100 KB until Redis refuses one: the names of those it took,
+/// and what it said.
+fn push_until_refused(redis: &mut Connection, first: usize) -> (Vec<String>, String) {
+    let padding = format!("<!-- {} -->", "x".repeat(100_000));
+    let mut pushed = Vec::new();
+    for number in first..first + 2000 {
+        let html = format!("{}{padding}", receipt(&name(number)));
+        let element = framed(&header(number), &html);
+        match redis.lpush::<_, _, i64>(format!("{PREFIX}in"), element) {
+            Ok(_) => pushed.push(name(number)),
+            Err(error) => return (pushed, error.to_string()),
+        }
+    }
+    panic!("Redis took 200 MB");
+}
+
+#[test]
+fn a_full_redis_refuses_pushes_and_the_jobs_that_it_has_all_end() {
+    let server = RedisServer::start(&[
+        "--appendonly",
+        "no",
+        "--maxmemory",
+        "24mb",
+        "--maxmemory-policy",
+        "noeviction",
+    ]);
+    let mut redis = connect(&server.url());
+    let watch = Watch::of(&server.url());
+    let workers = [(); 2].map(|()| Worker::start(&server.url(), &["--concurrency", "2"]));
+    let (mut pushed, said) = push_until_refused(&mut redis, 0);
+    let at_once = pushed.len();
+    let waited = watch.wait_ended(&pushed, PATIENCE);
+    if waited.is_err() {
+        for worker in &workers {
+            println!("{}", worker.log());
+        }
+    }
+    assert_eq!(waited, Ok(()), "of {at_once} jobs; Redis said {said:?}");
+    // And there is room again.
+    let more = push(&mut redis, 5000..5010);
+    assert_eq!(watch.wait_ended(&more, PATIENCE), Ok(()));
+    pushed.extend(more);
+    let verdict = verdict(watch, &server.url(), &pushed);
+    println!(
+        "maxmemory: push {} was refused ({said}); all {at_once} ended ({} done, {} dead) in {} attempts, \
+         then 10 more: {} lost, {} twice",
+        at_once + 1,
+        verdict.count("done"),
+        verdict.count("dead"),
+        verdict.attempts,
+        verdict.lost(),
+        verdict.accepted_twice(),
+    );
+    verdict.assert_sound();
+}
+
+#[test]
+fn workers_get_over_an_emptied_redis_by_themselves() {
+    let server = RedisServer::volatile();
+    let mut redis = connect(&server.url());
+    let watch = Watch::of(&server.url());
+    let mut workers = [(); 2].map(|()| Worker::start(&server.url(), &["--concurrency", "2"]));
+    let mut gone = push_slow(&mut redis, 0..10);
+    gone.extend(push(&mut redis, 10..60));
+    let some = |heard: &crate::history::History| (heard.count("done") >= 5).then_some(());
+    assert!(watch.wait(PATIENCE, some).is_some());
+    cmd("FLUSHDB").exec(&mut redis).unwrap();
+    drop(watch);
+
+    // A new stream begins; what ran then may still have its say.
+    let watch = Watch::of(&server.url());
+    let pushed = push(&mut redis, 100..140);
+    assert_eq!(watch.wait_ended(&pushed, PATIENCE), Ok(()), "pushed after FLUSHDB");
+    assert!(workers.iter_mut().all(|worker| !worker.has_ended()), "a worker ended");
+    let (calls, lines) = idle_for_two_seconds(&mut redis, &workers);
+    println!(
+        "FLUSHDB: 40 jobs pushed afterwards are done; then {calls} commands and {lines} log lines in 2 s"
+    );
+    assert!(calls < 200, "{calls} commands by two idle workers in 2 s");
+    assert!(lines < 20, "{lines} log lines by two idle workers in 2 s");
+    verdict(watch, &server.url(), &pushed).assert_sound();
+    assert_eq!(collect::left_behind(&mut redis), Vec::<String>::new());
+}
+
+/// What workers without work do: commands and log lines. A measurement, not a wait.
+fn idle_for_two_seconds(redis: &mut Connection, workers: &[Worker]) -> (u64, usize) {
+    let mut look = || {
+        let info: String = cmd("INFO").arg("stats").query(redis).unwrap();
+        let calls = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
+        let calls: u64 = calls.unwrap().trim().parse().unwrap();
+        let lines: usize = workers.iter().map(|worker| worker.log().lines().count()).sum();
+        (calls, lines)
+    };
+    let (calls, lines) = look();
+    std::thread::sleep(Duration::from_secs(2));
+    let (more_calls, more_lines) = look();
+    (more_calls - calls, more_lines - lines)
+}
+
+#[test]
+fn forgotten_scripts_cost_no_attempt() {
+    let server = RedisServer::volatile();
+    let mut redis = connect(&server.url());
+    let watch = Watch::of(&server.url());
+    let _workers = [(); 2].map(|()| Worker::start(&server.url(), &["--concurrency", "2"]));
+    let pushed = push(&mut redis, 0..150);
+    let mut flushes = 0;
+    while watch.wait_ended(&pushed, Duration::from_millis(20)).is_err() {
+        cmd("SCRIPT").arg("FLUSH").exec(&mut redis).unwrap();
+        flushes += 1;
+        assert!(flushes < 2000, "{:?}", watch.so_far().waiting(&pushed));
+    }
+    let verdict = verdict(watch, &server.url(), &pushed);
+    println!(
+        "SCRIPT FLUSH: {flushes} times under {} jobs: {} done in {} attempts, {} lost, {} twice",
+        pushed.len(),
+        verdict.count("done"),
+        verdict.attempts,
+        verdict.lost(),
+        verdict.accepted_twice(),
+    );
+    verdict.assert_sound();
+    assert_eq!(verdict.attempts, 150);
+}

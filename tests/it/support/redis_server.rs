@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -13,6 +14,9 @@ use tempfile::TempDir;
 /// Below those that the kernel gives to outgoing connections: a client that calls a
 /// server that is down could else be given the server's own port, and reach itself.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A server that has to read a large file first takes seconds.
+const LONGEST_START: Duration = Duration::from_secs(60);
 
 /// A running server. Its data outlives a [`kill`](RedisServer::kill), not the value.
 pub(crate) struct RedisServer {
@@ -80,7 +84,7 @@ impl RedisServer {
             for line in log.lines().map_while(Result::ok) {
                 if line.contains("Ready to accept connections") {
                     if let Some(ready) = waiting.take() {
-                        ready.send(Ok(())).unwrap();
+                        ready.send(Ok(())).ok();
                     }
                 } else if waiting.is_some() {
                     seen.push_str(&line);
@@ -88,11 +92,14 @@ impl RedisServer {
                 }
             }
             if let Some(ready) = waiting {
-                ready.send(Err(seen)).unwrap();
+                ready.send(Err(seen)).ok();
             }
         });
-        let outcome = is_ready.recv().unwrap();
+        let outcome = is_ready
+            .recv_timeout(LONGEST_START)
+            .unwrap_or_else(|_| Err("it says nothing at all".to_owned()));
         if outcome.is_err() {
+            child.kill().unwrap();
             child.wait().unwrap();
         } else {
             self.child = Some(child);
