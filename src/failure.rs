@@ -69,6 +69,9 @@ pub struct Failure {
     pub message: String,
     /// What the reader can do about it.
     pub remedy: String,
+    /// What the renderer held when it failed, in bytes, where that could be seen.
+    #[serde(skip)]
+    pub memory_bytes: Option<u64>,
 }
 
 impl Failure {
@@ -79,7 +82,25 @@ impl Failure {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self { class, code, message: message.into(), remedy: remedy.into() }
+        Self { class, code, message: message.into(), remedy: remedy.into(), memory_bytes: None }
+    }
+
+    /// Somebody cancelled the job.
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Self::new(
+            Class::Interrupted,
+            "cancelled",
+            "the job was cancelled",
+            "push it again if it is wanted after all",
+        )
+    }
+
+    /// The same, with what its renderer was seen to hold.
+    #[must_use]
+    pub fn with_memory(mut self, bytes: Option<u64>) -> Self {
+        self.memory_bytes = bytes.or(self.memory_bytes);
+        self
     }
 }
 

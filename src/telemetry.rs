@@ -4,13 +4,14 @@
 //! debug level are held at warn, whatever level is asked for.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{Layer, Registry, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::Log;
 use crate::config::values::{LogFormat, LogLevel};
@@ -19,27 +20,48 @@ use crate::config::values::{LogFormat, LogLevel};
 const QUIET: [&str; 7] =
     ["chromiumoxide", "chromiumoxide_cdp", "redis", "deadpool_redis", "hyper", "axum", "mio"];
 
+/// Where the level of what [`init`] installed can be changed.
+static LEVEL: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
 /// Sends the process's log lines to stderr.
 ///
 /// A second call changes nothing: the first subscriber stays.
 pub fn init(log: &Log) {
     let colours = std::io::stderr().is_terminal();
-    let subscriber = subscriber(log, colours, std::io::stderr);
+    let (filter, handle) = reload::Layer::new(filter(log.level));
+    let subscriber =
+        Registry::default().with(lines(log, colours, std::io::stderr).with_filter(filter));
+    LEVEL.get_or_init(|| handle);
     if tracing::subscriber::set_global_default(subscriber).is_err() {
         tracing::debug!("log lines already have a destination");
     }
 }
 
-/// What [`init`] installs, with its writer left open, for tests.
+/// Changes the least severe level that is written, from now on.
+///
+/// # Errors
+/// Where [`init`] was not called, or another subscriber was there before.
+pub fn set_level(level: LogLevel) -> Result<(), String> {
+    let Some(handle) = LEVEL.get() else { return Err("log lines go elsewhere".into()) };
+    handle.reload(filter(level)).map_err(|error| error.to_string())
+}
+
+/// What [`init`] installs, but for changing its level, with its writer left open, for tests.
 pub fn subscriber<W>(log: &Log, colours: bool, writer: W) -> impl Subscriber + Send + Sync + use<W>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let lines = match log.format {
+    Registry::default().with(lines(log, colours, writer).with_filter(filter(log.level)))
+}
+
+fn lines<W>(log: &Log, colours: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    match log.format {
         LogFormat::Text => fmt::layer().with_ansi(colours).with_writer(writer).boxed(),
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(writer).boxed(),
-    };
-    Registry::default().with(lines.with_filter(filter(log.level)))
+    }
 }
 
 fn filter(level: LogLevel) -> Targets {

@@ -9,10 +9,63 @@ use crate::config::values;
 use crate::memory::{self, Governor, GovernorError, Probe};
 use crate::pool::recycle::RecyclePolicy;
 use crate::pool::{Isolation, Pool, PoolConfig};
+use crate::queue::{LimitSettings, Queue, QueueConfig, QueueError};
 use crate::renderer::browser::BrowserConfig;
 use crate::renderer::engine::{self, Search};
 use crate::renderer::jail::Jail;
 use crate::renderer::launcher::Launcher;
+
+/// How long a call to Redis may take before it counts as away.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How to reach the queue at `url`, as the worker or command called `id`.
+pub(super) fn queue_config(session: &Session, url: &str, id: &str) -> QueueConfig {
+    let config = &session.loaded.config;
+    QueueConfig {
+        url: url.to_owned(),
+        queue: config.queue.name.as_str().to_owned(),
+        worker: id.to_owned(),
+        lease: config.queue.lease,
+        response_timeout: RESPONSE_TIMEOUT,
+        limits: LimitSettings {
+            jobs: config.limits.jobs.0,
+            bytes: config.limits.bytes.bytes(),
+            held: config.limits.held.bytes(),
+            dead: config.limits.dead.0,
+            dead_bytes: config.limits.dead_bytes.bytes(),
+            tenant_jobs: config.limits.tenant_jobs.0,
+            tenant_bytes: config.limits.tenant_bytes.bytes().unwrap_or(0),
+            tenant_running: config.limits.tenant_running.0,
+        },
+        fenced: fenced(),
+    }
+}
+
+/// A test of the fencing switches it off, to see what it prevents. Release
+/// builds have no such switch.
+#[cfg(debug_assertions)]
+fn fenced() -> bool {
+    std::env::var_os("TILLROLL_TEST_UNFENCED").is_none()
+}
+
+#[cfg(not(debug_assertions))]
+fn fenced() -> bool {
+    true
+}
+
+/// Connects to the queue that the session names.
+///
+/// # Errors
+/// Where none is named, or it cannot be reached.
+pub(super) async fn queue(session: &Session, id: &str) -> Result<Queue, Failure> {
+    let config = queue_config(session, session.redis_url()?.expose(), id);
+    Queue::connect(config).await.map_err(|error| unavailable(&error))
+}
+
+/// Redis does not do what was asked.
+pub(super) fn unavailable(error: &QueueError) -> Failure {
+    Failure::new(Exit::Unavailable, "asking Redis", crate::worker::chain(error), error.remedy())
+}
 
 /// Measures memory and plans with it. `redis`: bytes that an embedded Redis may
 /// still take.

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::exit::{Exit, Failure, print};
-use super::{Session, table};
-use crate::queue::{Queue, QueueConfig};
+use super::exit::{Failure, print};
+use super::{Session, parts, table};
 use crate::renderer::null;
 
 /// Runs the verb.
@@ -16,18 +15,9 @@ use crate::renderer::null;
 pub fn run(session: &Session) -> Result<(), Failure> {
     let config = &session.loaded.config;
     let lease = config.queue.lease;
-    let queue_config = QueueConfig {
-        url: session.redis_url()?.expose().to_owned(),
-        queue: config.queue.name.as_str().to_owned(),
-        worker: "status".to_owned(),
-        lease,
-        response_timeout: Duration::from_secs(5),
-    };
     super::runtime()?.block_on(async {
-        let unavailable = |error: crate::queue::QueueError| {
-            Failure::new(Exit::Unavailable, "asking Redis", crate::worker::chain(&error), error.remedy())
-        };
-        let queue = Queue::connect(queue_config).await.map_err(unavailable)?;
+        let unavailable = |error: crate::queue::QueueError| parts::unavailable(&error);
+        let queue = parts::queue(session, "status").await?;
         let counts = queue.counts().await.map_err(unavailable)?;
         let workers = queue.workers().await.map_err(unavailable)?;
         let workers: Vec<Value> = workers

@@ -4,6 +4,7 @@
 //! configuration, an embedded Redis, memory, engine and jail, Redis, a first browser; then the
 //! worker runs until a signal ends it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -13,15 +14,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::backend::Backend;
 use super::exit::{Exit, Failure, print};
 use super::{Session, embedded_failure, parts, signals};
+use crate::config::values::{Concurrency, LogLevel, Setting};
 use crate::http::{self, Pages};
 use crate::memory::Governor;
 use crate::metrics::Exporter;
+use crate::queue::Queue;
 use crate::queue::embedded::Embedded;
-use crate::queue::{Queue, QueueConfig};
-use crate::worker::{Settings, Snapshot, Stop, Worker};
-
-/// Redis counts as away when it does not answer within this.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::worker::{Settings, Shared, Snapshot, Stop, Tune, Worker};
 
 /// Renders what is pushed to the queue, until it is stopped
 ///
@@ -118,18 +117,11 @@ async fn serve(
     redis: u64,
     stop: mpsc::Receiver<Stop>,
 ) -> Result<(), Failure> {
-    let config = &session.loaded.config;
     let governor = parts::governor(session, redis)?;
     // Before anything that counts for the metrics.
     let listening = listen(session).await?;
     let id = worker_id();
-    let queue_config = QueueConfig {
-        url: url.to_owned(),
-        queue: config.queue.name.as_str().to_owned(),
-        worker: id.clone(),
-        lease: config.queue.lease,
-        response_timeout: RESPONSE_TIMEOUT,
-    };
+    let queue_config = parts::queue_config(session, url, &id);
     let queue = Queue::connect(queue_config).await.map_err(|error| {
         Failure::new(
             Exit::Unavailable,
@@ -147,6 +139,30 @@ async fn serve(
     backend.close().await;
     outcome
 }
+
+/// Changes a setting of this worker while it runs: what `tillroll config set` sends.
+fn tune(governor: Governor, drain: Shared) -> Tune {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Arc::new(move |key: &str, value: &str| match key {
+        "worker.concurrency" => {
+            let concurrency = Concurrency::parse(value)?;
+            governor.scale(Some(concurrency.slots(cores)));
+            Ok(())
+        }
+        "drain.timeout" => {
+            drain.set(<Duration as Setting>::parse(value)?);
+            Ok(())
+        }
+        "log.level" => crate::telemetry::set_level(LogLevel::parse(value)?),
+        _ => Err(format!(
+            "it cannot be changed while the worker runs; these can: {}",
+            TUNABLE.join(", ")
+        )),
+    })
+}
+
+/// The settings of a worker that can be changed while it runs.
+pub(super) const TUNABLE: [&str; 3] = ["worker.concurrency", "drain.timeout", "log.level"];
 
 /// The worker's life once all its parts are there.
 async fn work(
@@ -173,10 +189,12 @@ async fn work(
         browser = backend.version(),
         "ready"
     );
+    let drain = Shared::new(config.drain.timeout);
     let settings = Settings {
         lease: config.queue.lease,
         heartbeat: config.queue.heartbeat,
-        drain: config.drain.timeout,
+        tune: tune(governor.clone(), drain.clone()),
+        drain,
         max_timeout: config.renderer.timeout,
     };
     let renderer = backend.renderer();

@@ -22,8 +22,8 @@ use std::time::Duration;
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{Entry, Given, Loaded, Source, load};
 use values::{
-    Concurrency, Isolation, Jail, LogFormat, LogLevel, Memory, Nice, QueueName, RedisUrl,
-    RendererKind, Setting, Size,
+    ByteLimit, Concurrency, Count, Isolation, Jail, LogFormat, LogLevel, Memory, Nice, QueueName,
+    RedisUrl, RendererKind, Setting, Size,
 };
 
 /// The defaults, with units and reasons.
@@ -109,6 +109,25 @@ keys! {
         lease: Duration;
         /// How often leases are renewed.
         heartbeat: Duration;
+    }
+    /// How much the queue takes; what an operator sets in Redis wins.
+    limits: Limits {
+        /// Living jobs.
+        jobs: Count;
+        /// Documents, results that wait for their producers, and dead letters together.
+        bytes: ByteLimit;
+        /// Results that wait for their producers.
+        held: ByteLimit;
+        /// Dead letters.
+        dead: Count;
+        /// Documents of dead letters.
+        dead_bytes: ByteLimit;
+        /// Living jobs of one tenant.
+        tenant_jobs: Count;
+        /// Documents of one tenant's living jobs.
+        tenant_bytes: ByteLimit;
+        /// Jobs of one tenant that run at once.
+        tenant_running: Count;
     }
     /// The worker.
     worker: Worker {

@@ -289,6 +289,62 @@ impl Setting for Concurrency {
     }
 }
 
+/// A number that limits something; 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count(pub u64);
+
+impl Setting for Count {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| String::new())
+    }
+    fn expects() -> String {
+        "a number, 0 for no limit".into()
+    }
+    fn show(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// Bytes that limit something; 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByteLimit {
+    /// What the size of Redis allows.
+    Auto,
+    /// So many.
+    Bytes(u64),
+}
+
+impl ByteLimit {
+    /// The number; `None`: what the size of Redis allows.
+    #[must_use]
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Auto => None,
+            Self::Bytes(bytes) => Some(bytes),
+        }
+    }
+}
+
+impl Setting for ByteLimit {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "0" => Ok(Self::Bytes(0)),
+            _ => parse_bytes(text).map(Self::Bytes),
+        }
+    }
+    fn expects() -> String {
+        format!("\"auto\", {}, or 0 for no limit", units::SIZE)
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "auto".into(),
+            Self::Bytes(0) => "0".into(),
+            Self::Bytes(bytes) => show_bytes(*bytes),
+        }
+    }
+}
+
 /// An amount of memory: bytes, or a share of the machine's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {

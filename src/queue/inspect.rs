@@ -29,11 +29,12 @@ impl Queue {
         for set in sets {
             lengths.cmd("ZCARD").arg(set);
         }
-        let [inbox, inbox_bulk, leased, delayed, dead, ring, ring_bulk]: [u64; 7] =
+        lengths.cmd("SCARD").arg(keys.broken());
+        let [inbox, inbox_bulk, leased, delayed, dead, ring, ring_bulk, broken]: [u64; 8] =
             lengths.query_async(&mut self.commands()).await?;
         let fields: Vec<Option<i64>> = cmd("HMGET")
             .arg(keys.state())
-            .arg(&["jobs", "bytes", "ended:done"])
+            .arg(&["jobs", "bytes", "ended:done", "held", "dead_bytes"])
             .query_async(&mut self.commands())
             .await?;
         // A counter below zero would be a mistake of ours; it is shown as nothing.
@@ -57,6 +58,9 @@ impl Queue {
             done: field(2),
             tenants: ring + ring_bulk,
             bytes: field(1),
+            held: field(3),
+            dead_bytes: field(4),
+            broken,
             workers: workers as u64,
         })
     }

@@ -10,8 +10,9 @@
 //! worker is handed elements for no longer than that; what it was handed is
 //! adopted by others (see [`super`]).
 //!
-//! When Redis is away or full (a blocked `BRPOPLPUSH` fails at once then), the
-//! tasks pause with growing delays and say so to the dispatcher.
+//! When Redis is away, the tasks pause with growing delays and say so to the
+//! dispatcher. When it is full, a `BRPOPLPUSH` fails at once: then a script takes
+//! what waits, so that it is drained, and otherwise the task pauses as well.
 
 use std::time::Duration;
 
@@ -41,6 +42,29 @@ pub enum Control {
         /// How many.
         slots: Option<usize>,
     },
+    /// Stop the render of this job: somebody cancelled it.
+    Cancel {
+        /// Its name.
+        job: String,
+        /// The attempt that is meant.
+        token: String,
+    },
+    /// Change a setting until the worker ends.
+    Set {
+        /// The configuration's key.
+        key: String,
+        /// Its value, as it would stand in the configuration.
+        value: String,
+    },
+}
+
+/// Which bells a worker listens to: those of work that it could start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Room for an interactive job.
+    pub interactive: bool,
+    /// Room for a bulk job too.
+    pub bulk: bool,
 }
 
 /// What a reader has for the dispatcher.
@@ -50,6 +74,8 @@ pub enum Inbound {
     Element {
         /// Which inbox it came through.
         inbox: Priority,
+        /// How many were taken from there, this one included.
+        turn: u64,
         /// The element as it was pushed.
         element: Vec<u8>,
         /// Fired when it has left the stage.
@@ -82,7 +108,7 @@ impl Intake {
     pub fn start(
         queue: &Queue,
         inbound: &mpsc::Sender<Inbound>,
-        room: watch::Receiver<bool>,
+        room: watch::Receiver<Room>,
     ) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -119,8 +145,9 @@ struct NobodyListens;
 impl Reader {
     async fn read_inbox(self, priority: Priority) {
         let mut pause = Pause::new();
+        let mut turn = 0;
         loop {
-            let ended = self.inbox_connection(priority, &mut pause).await;
+            let ended = self.inbox_connection(priority, &mut turn, &mut pause).await;
             if self.paused(ended, &mut pause).await.is_err() {
                 return;
             }
@@ -131,6 +158,7 @@ impl Reader {
     async fn inbox_connection(
         &self,
         priority: Priority,
+        turn: &mut u64,
         pause: &mut Pause,
     ) -> Result<NobodyListens, QueueError> {
         let keys = self.queue.keys();
@@ -144,12 +172,23 @@ impl Reader {
             let element = match left.take() {
                 Some(element) => Some(element),
                 None => {
-                    cmd("BRPOPLPUSH")
+                    let taken = cmd("BRPOPLPUSH")
                         .arg(&inbox)
                         .arg(&stage)
                         .arg(BLOCK.as_secs())
                         .query_async(&mut connection)
-                        .await?
+                        .await
+                        .map_err(QueueError::from);
+                    match taken {
+                        Err(error) if error.code() == Some("OOM") => {
+                            if !self.queue.stage(priority).await? {
+                                tokio::time::sleep(pause.next()).await;
+                                continue;
+                            }
+                            cmd("LINDEX").arg(&stage).arg(0).query_async(&mut connection).await?
+                        }
+                        taken => taken?,
+                    }
                 }
             };
             let Some(element) = element else {
@@ -159,8 +198,9 @@ impl Reader {
                 continue;
             };
             let (done, left_stage) = oneshot::channel();
-            if self.inbound.send(Inbound::Element { inbox: priority, element, done }).await.is_err()
-            {
+            *turn += 1;
+            let staged = Inbound::Element { inbox: priority, turn: *turn, element, done };
+            if self.inbound.send(staged).await.is_err() {
                 return Ok(NobodyListens);
             }
             // Dropped unfired means that Redis failed meanwhile: look at the stage again.
@@ -175,7 +215,7 @@ impl Reader {
         }
     }
 
-    async fn read_signals(self, room: watch::Receiver<bool>) {
+    async fn read_signals(self, room: watch::Receiver<Room>) {
         let mut pause = Pause::new();
         loop {
             let ended = self.signals_connection(&room, &mut pause).await;
@@ -187,17 +227,22 @@ impl Reader {
 
     async fn signals_connection(
         &self,
-        room: &watch::Receiver<bool>,
+        room: &watch::Receiver<Room>,
         pause: &mut Pause,
     ) -> Result<NobodyListens, QueueError> {
         let keys = self.queue.keys();
-        let (control, bell) = (keys.control(self.queue.worker()), keys.bell());
+        let control = keys.control(self.queue.worker());
+        let (bell, bulk_bell) = (keys.bell(Priority::Interactive), keys.bell(Priority::Bulk));
         let mut connection = self.queue.blocking_connection(BLOCK).await?;
         loop {
             let mut listen = cmd("BLPOP");
             listen.arg(&control);
-            if *room.borrow() {
+            let room = *room.borrow();
+            if room.interactive {
                 listen.arg(&bell);
+            }
+            if room.bulk {
+                listen.arg(&bulk_bell);
             }
             let heard: Option<(String, String)> =
                 listen.arg(SIGNALS_BLOCK_SECS).query_async(&mut connection).await?;
@@ -206,7 +251,7 @@ impl Reader {
             }
             let message = match heard {
                 None => continue,
-                Some((key, _)) if key == bell => Inbound::Bell,
+                Some((key, _)) if key == bell || key == bulk_bell => Inbound::Bell,
                 Some((_, text)) => match serde_json::from_str(&text) {
                     Ok(command) => Inbound::Control(command),
                     Err(error) => Inbound::BadControl(error.to_string()),

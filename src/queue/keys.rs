@@ -114,10 +114,67 @@ impl Keys {
         self.at("dead")
     }
 
-    /// One token at most: there is work (list).
+    /// One token at most: there is work of this priority (list).
     #[must_use]
-    pub fn bell(&self) -> String {
-        self.at("bell")
+    pub fn bell(&self, priority: Priority) -> String {
+        match priority {
+            Priority::Interactive => self.at("bell"),
+            Priority::Bulk => self.at("bell:bulk"),
+        }
+    }
+
+    /// What became of a job's attempts (list of JSON lines).
+    #[must_use]
+    pub fn history(&self, name: &Name) -> String {
+        self.of("history", name)
+    }
+
+    /// Jobs with a deadline that have not started, by it (sorted set).
+    #[must_use]
+    pub fn deadlines(&self) -> String {
+        self.at("deadlines")
+    }
+
+    /// Results that wait for their producers: key → bytes (hash).
+    #[must_use]
+    pub fn held(&self) -> String {
+        self.at("held")
+    }
+
+    /// What operators set for the whole queue (hash).
+    #[must_use]
+    pub fn config(&self) -> String {
+        self.at("config")
+    }
+
+    /// What operators set for a tenant (hash).
+    #[must_use]
+    pub fn tenant(&self, tenant: &str) -> String {
+        self.of("tenant", tenant)
+    }
+
+    /// A tenant's counters (hash).
+    #[must_use]
+    pub fn used_by(&self, tenant: &str) -> String {
+        self.of("use", tenant)
+    }
+
+    /// Tenants by the time of their last admission (sorted set).
+    #[must_use]
+    pub fn tenants(&self) -> String {
+        self.at("tenants")
+    }
+
+    /// Tenants whose last attempts all failed (set).
+    #[must_use]
+    pub fn broken(&self) -> String {
+        self.at("broken")
+    }
+
+    /// A tenant's ready jobs (list).
+    #[must_use]
+    pub fn ready(&self, priority: Priority, tenant: &str) -> String {
+        self.at(&format!("ready:{}:{tenant}", priority.as_str()))
     }
 
     /// Commands to one worker (list).

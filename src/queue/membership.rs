@@ -1,32 +1,49 @@
 //! A worker among others: it is listed while it lives, takes over what silent
 //! ones left, and can be told what to do.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{cmd, pipe};
 
+use super::redis::RedisMemory;
 use super::redis::{Inner, millis};
-use super::{Queue, QueueError};
+use super::{Claimed, Queue, QueueError};
 use crate::job::Priority;
 
 /// What `reap` and `promote` move in one call, and how often they are called in a row.
 const SCRIPT_BATCH: u32 = 100;
 const HOUSEKEEPING_ROUNDS: u32 = 50;
+/// Less than this is no jump of the clock, and no absence of Redis: a living
+/// worker keeps house each second and beats at least every ten.
+const LEAST_GRACE_MS: u64 = 5_000;
+/// While Redis is full, so many bytes of results may wait before claims pause: jobs
+/// that end make room as long as somebody takes their results.
+const HELD_WHEN_FULL: u64 = 16 << 20;
+/// Calls of `sweep` in one round: about 10,000 results.
+const SWEEPS: u32 = 20;
 /// A worker that was silent for so long, with empty stages, is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 impl Queue {
-    /// Housekeeping: expired leases and due jobs become ready, stages of
-    /// silent workers go back to the inboxes. Any worker may do it at any time.
+    /// Housekeeping: expired leases and due jobs become ready, jobs past their
+    /// deadline are leased to be ended, stages of silent workers go back to the
+    /// inboxes, what was taken or ran out is no longer counted. Any worker may
+    /// do it at any time.
     ///
     /// # Errors
     /// Where Redis is away.
     pub async fn housekeep(&self) -> Result<Housekept, QueueError> {
         let Inner { keys, scripts, lease_ms, .. } = &*self.inner;
         let mut connection = self.commands();
-        let (mut reaped, mut promoted) = (0, 0);
+        let (sound, paused, held) = self.guard().await?;
+        let paused = (!paused.is_empty()).then_some(paused);
+        let mut kept = Housekept { clock_holds: sound == 0, paused, held, ..Housekept::default() };
         // Each call moves a bounded number; a wave that is due at once takes some calls.
         for _ in 0..HOUSEKEEPING_ROUNDS {
+            if kept.clock_holds {
+                break;
+            }
             let (now_reaped, now_promoted): (u32, u32) = (
                 scripts
                     .reap
@@ -41,13 +58,16 @@ impl Queue {
                     .invoke_async(&mut connection)
                     .await?,
             );
-            reaped += now_reaped;
-            promoted += now_promoted;
+            kept.reaped += now_reaped;
+            kept.promoted += now_promoted;
             if now_reaped < SCRIPT_BATCH && now_promoted < SCRIPT_BATCH {
                 break;
             }
         }
-        let adopted = scripts
+        if !kept.clock_holds {
+            kept.overdue = self.overdue(SCRIPT_BATCH).await?;
+        }
+        kept.adopted = scripts
             .adopt
             .key(keys.workers())
             .key(keys.inbox(Priority::Interactive))
@@ -57,7 +77,44 @@ impl Queue {
             .arg(millis(FORGOTTEN_AFTER))
             .invoke_async(&mut connection)
             .await?;
-        Ok(Housekept { reaped, promoted, adopted })
+        self.sweep().await?;
+        kept.memory = super::redis::memory(&mut connection).await?;
+        Ok(kept)
+    }
+
+    /// Whether Redis' clock can be believed now (1), why nothing is claimed, and what is held.
+    async fn guard(&self) -> Result<(u8, String, u64), QueueError> {
+        let Inner { keys, scripts, lease_ms, .. } = &*self.inner;
+        Ok(scripts
+            .guard
+            .key(keys.state())
+            .key(keys.leased())
+            .key(keys.workers())
+            .arg(keys.prefix())
+            .arg((lease_ms / 2).max(LEAST_GRACE_MS))
+            .arg(lease_ms)
+            .invoke_async(&mut self.commands())
+            .await?)
+    }
+
+    /// Goes on with counting what is held, from where it stopped the last time.
+    async fn sweep(&self) -> Result<(), QueueError> {
+        let Inner { keys, scripts, swept, .. } = &*self.inner;
+        for _ in 0..SWEEPS {
+            let next: u64 = scripts
+                .sweep
+                .key(keys.held())
+                .key(keys.dead())
+                .arg(keys.prefix())
+                .arg(swept.load(Ordering::Relaxed))
+                .invoke_async(&mut self.commands())
+                .await?;
+            swept.store(next, Ordering::Relaxed);
+            if next == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Lists this worker among the living, if it is not: before it is handed an
@@ -104,7 +161,7 @@ impl Queue {
     pub async fn control(&self, worker: &str, command: &str) -> Result<(), QueueError> {
         let key = self.inner.keys.control(worker);
         Ok(pipe()
-            .cmd("LPUSH")
+            .cmd("RPUSH")
             .arg(&key)
             .arg(command)
             .ignore()
@@ -117,19 +174,58 @@ impl Queue {
     }
 
     /// Redis' clock, in milliseconds.
-    async fn now_ms(&self) -> Result<u64, QueueError> {
+    pub(super) async fn now_ms(&self) -> Result<u64, QueueError> {
         let (seconds, micros): (u64, u64) = cmd("TIME").query_async(&mut self.commands()).await?;
         Ok(seconds * 1000 + micros / 1000)
     }
 }
 
-/// What one round of housekeeping moved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What one round of housekeeping moved and saw.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Housekept {
     /// Jobs whose lease ran out.
     pub reaped: u32,
     /// Delayed jobs whose time came.
     pub promoted: u32,
+    /// Jobs past their deadline, leased to this worker to be ended.
+    pub overdue: Vec<Claimed>,
     /// Elements taken from the stages of silent workers.
     pub adopted: u32,
+    /// Whether Redis was away, or its clock jumped: nothing is reaped for a while.
+    pub clock_holds: bool,
+    /// Why nothing is claimed: `paused` by an operator, or `results_held`.
+    pub paused: Option<String>,
+    /// Bytes of results that wait for their producers.
+    pub held: u64,
+    /// How full Redis is.
+    pub memory: RedisMemory,
+}
+
+impl Housekept {
+    /// Why no job is started now, with the remedy.
+    #[must_use]
+    pub fn hindrance(&self) -> Option<String> {
+        let mib = self.held >> 20;
+        match self.paused.as_deref() {
+            Some("paused") => {
+                return Some("the queue is paused: `tillroll queue resume` starts it again".into());
+            }
+            Some(_) => {
+                return Some(format!(
+                    "{mib} MiB of results wait for their producers, as many as may: take the replies, \
+                     give shorter reply_ttl_ms or ttl_ms, or raise limits.held"
+                ));
+            }
+            None => {}
+        }
+        let allowance = HELD_WHEN_FULL.min(self.memory.max / 16);
+        (self.memory.is_nearly_full() && self.held >= allowance).then(|| {
+            format!(
+                "redis is full ({} of {} MiB) and {mib} MiB of results wait for their producers: \
+                 take the replies, or raise maxmemory",
+                self.memory.used >> 20,
+                self.memory.max >> 20
+            )
+        })
+    }
 }

@@ -1,11 +1,12 @@
 //! The queue: what keeps a promise when processes die.
 //!
 //! ```text
-//! LPUSH in ──▶ stage:<worker> ──admit──▶ ready ──claim──▶ leased ──finish──▶ done | dead | expired
-//!                   │                     ▲  ▲              │
-//!                 reject               promote└── release, ─┤
-//!                   ▼                     │        reap     │
-//!               a refusal              delayed ◀── retry ───┘
+//!                               ┌────────── cancel ─────────▶ cancelled
+//! LPUSH in ──▶ stage:<worker> ──┴admit──▶ ready ──claim──▶ leased ──finish──▶ done
+//!                   │                      ▲ ▲               │ └───bury─────▶ dead | expired | cancelled
+//!                 reject            promote│ └release, reap──┤                 │
+//!                   ▼                      │                 │              revive ──▶ ready
+//!               a refusal               delayed ◀── fail ────┘              purge  ──▶ nothing left
 //! ```
 //!
 //! Every arrow after the push is one Lua script, atomic in Redis, that checks
@@ -21,19 +22,30 @@
 //! * A worker dies with a lease: the lease runs out, any worker makes the job
 //!   ready again (`reap`).
 //! * A worker is stopped beyond its lease and goes on: its token no longer
-//!   matches, nothing that it writes is accepted (`finish`, `retry`).
+//!   matches, nothing that it writes is accepted (`finish`, `bury`, `fail`, `release`).
 //! * A reply from Redis is lost: the caller calls again with the same token.
+//! * Redis is full: it refuses pushes, but not our scripts, each of which
+//!   begins with a write that takes no memory; so what was admitted is drained.
+//!   Claims pause while too many results wait for their producers.
+//! * Redis was away, or its clock jumped: nothing is reaped, expired or promoted
+//!   until living workers have had time to be heard (`guard`).
+//! * Something else changed the keys: `fsck` finds and mends it.
 //!
-//! Wake-ups are hints (the bell); a poll each second is the truth.
+//! Wake-ups are hints (the bells); a poll each second is the truth.
 
 pub mod client;
+pub mod dead;
 pub mod embedded;
 mod inspect;
 pub mod intake;
 pub mod keys;
+pub mod limits;
 mod membership;
+pub mod operate;
+mod past;
 mod redis;
 mod scripts;
+mod transitions;
 
 use std::time::Duration;
 
@@ -42,10 +54,17 @@ use bytes::Bytes;
 use crate::job::{Name, Output, Priority, Status};
 
 pub use self::client::{Answer, Client};
-pub use self::intake::{Control, Inbound, Intake};
+pub use self::intake::{Control, Inbound, Intake, Room};
 pub use self::keys::Keys;
+pub use self::limits::{LimitSettings, Limits};
 pub use self::membership::Housekept;
+pub use self::operate::{Cancelled, State};
+pub use self::past::Past;
 pub use self::redis::{Queue, QueueConfig};
+pub use self::transitions::Refusal;
+
+/// So many failed attempts in a row, and a tenant runs one job at a time.
+pub const BROKEN_AFTER: u64 = 20;
 
 /// Fences one attempt: whoever does not hold it writes nothing.
 ///
@@ -105,6 +124,26 @@ pub struct Claimed {
     pub crashes: u32,
     /// How urgent it is.
     pub priority: Priority,
+    /// Whether somebody cancelled it while another worker had it.
+    pub cancelled: bool,
+}
+
+/// What is claimed next.
+#[derive(Debug, Clone, Copy)]
+pub struct Next<'a> {
+    /// Fences the attempt; the same token gets the same job again.
+    pub token: &'a str,
+    /// Whether it may be a bulk job.
+    pub bulk: bool,
+}
+
+/// What a heartbeat brings back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Renewed {
+    /// Tokens whose lease is lost.
+    pub lost: Vec<Token>,
+    /// Tokens whose job somebody cancelled.
+    pub cancelled: Vec<Token>,
 }
 
 /// What became of an element that was offered for admission.
@@ -118,13 +157,44 @@ pub enum Admitted {
     Held,
     /// Another job of this name is alive.
     Conflict,
-    /// Too many jobs; the element is still in the stage, to be rejected. Nothing was claimed.
-    Full,
+    /// A limit; the element is still in the stage, to be rejected. Nothing was claimed.
+    Full(Limit),
     /// The stage was empty: somebody else took care of it.
     Gone,
 }
 
+/// Why a good element is not admitted now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Too many jobs.
+    QueueJobs,
+    /// Too many bytes.
+    QueueBytes,
+    /// Too many jobs of this tenant.
+    TenantJobs,
+    /// Too many bytes of this tenant.
+    TenantBytes,
+    /// The queue, or this tenant, is being drained.
+    Draining,
+}
+
 impl Admitted {
+    fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "admitted" => Self::Admitted,
+            "duplicate" => Self::Duplicate,
+            "held" => Self::Held,
+            "conflict" => Self::Conflict,
+            "gone" => Self::Gone,
+            "queue_full" => Self::Full(Limit::QueueJobs),
+            "queue_bytes" => Self::Full(Limit::QueueBytes),
+            "tenant_full" => Self::Full(Limit::TenantJobs),
+            "tenant_bytes" => Self::Full(Limit::TenantBytes),
+            "draining" => Self::Full(Limit::Draining),
+            _ => return None,
+        })
+    }
+
     /// The name in metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -133,7 +203,7 @@ impl Admitted {
             Self::Duplicate => "duplicate",
             Self::Held => "held",
             Self::Conflict => "conflict",
-            Self::Full => "full",
+            Self::Full(_) => "full",
             Self::Gone => "gone",
         }
     }
@@ -158,6 +228,8 @@ pub struct Ending {
     pub reply_ttl: Duration,
     /// How long the record stays.
     pub retain: Duration,
+    /// What became of the last attempt, where it failed.
+    pub past: Option<Past>,
 }
 
 /// What became of a settlement.
@@ -167,6 +239,16 @@ pub enum Settled {
     Accepted,
     /// The lease was lost: another attempt owns the job, nothing was written.
     Stale,
+}
+
+impl Settled {
+    fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "accepted" | "repeated" => Some(Self::Accepted),
+            "stale" => Some(Self::Stale),
+            _ => None,
+        }
+    }
 }
 
 /// How many jobs are where.
@@ -190,6 +272,12 @@ pub struct Counts {
     pub tenants: u64,
     /// Bytes of documents of living jobs.
     pub bytes: u64,
+    /// Bytes of results that wait for their producers.
+    pub held: u64,
+    /// Bytes of the documents of dead letters.
+    pub dead_bytes: u64,
+    /// Tenants whose last attempts all failed: they run one job at a time.
+    pub broken: u64,
     /// Workers that were heard of lately.
     pub workers: u64,
 }
@@ -230,6 +318,13 @@ impl QueueError {
             Self::Pool(_) => "pool",
             Self::Url(_) => "url",
         }
+    }
+
+    /// What Redis called it (`OOM`, `NOSCRIPT`, …), where it said something.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        let source = std::error::Error::source(self)?;
+        source.downcast_ref::<::redis::RedisError>()?.code()
     }
 
     /// What to do about it.

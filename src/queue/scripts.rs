@@ -1,58 +1,92 @@
-//! The transitions, one Lua file each. Every script is the prelude followed by
-//! its own body; each file states its contract.
+//! The transitions, one Lua file each. Every script is its own body after the
+//! parts of `scripts/lib` that it needs; each file states its contract.
+
+use std::fmt::Write as _;
 
 use redis::Script;
 
-macro_rules! script {
+use super::limits::Limits;
+
+macro_rules! lua {
     ($file:literal) => {
-        Script::new(concat!(
-            include_str!("scripts/prelude.lua"),
-            include_str!(concat!("scripts/", $file))
-        ))
+        include_str!(concat!("scripts/", $file, ".lua"))
     };
 }
 
-/// All scripts, ready to be called by their hash.
-#[derive(Debug)]
-pub(super) struct Scripts {
-    pub(super) admit: Script,
-    pub(super) reject: Script,
-    pub(super) claim: Script,
-    pub(super) renew: Script,
-    pub(super) finish: Script,
-    pub(super) retry: Script,
-    pub(super) reap: Script,
-    pub(super) promote: Script,
-    pub(super) adopt: Script,
+const BASE: &str = lua!("lib/base");
+const STAGE: &str = lua!("lib/stage");
+const RING: &str = lua!("lib/ring");
+const LEASE: &str = lua!("lib/lease");
+const CLAIM: &str = lua!("lib/claim");
+const ANSWER: &str = lua!("lib/answer");
+const ENDING: &str = lua!("lib/ending");
+
+macro_rules! scripts {
+    ($($name:ident = $file:literal after [$($part:ident)*];)*) => {
+        /// All scripts, ready to be called by their hash.
+        #[derive(Debug)]
+        pub(super) struct Scripts {
+            $(pub(super) $name: Script,)*
+        }
+
+        impl Scripts {
+            /// The scripts of a worker with these limits. `fenced` is false only in a
+            /// test that shows what fencing prevents.
+            pub(super) fn new(limits: &Limits, fenced: bool) -> Self {
+                let head = head(limits, fenced);
+                Self {
+                    $($name: Script::new(&[head.as_str(), BASE, $($part,)* lua!($file)].concat()),)*
+                }
+            }
+
+            /// The script of the file called `name`.
+            pub(super) fn named(&self, name: &str) -> Option<&Script> {
+                match name {
+                    $($file => Some(&self.$name),)*
+                    _ => None,
+                }
+            }
+
+            /// Every script, for loading them all at once.
+            pub(super) fn all(&self) -> Vec<&Script> {
+                vec![$(&self.$name),*]
+            }
+        }
+    };
 }
 
-impl Scripts {
-    pub(super) fn new() -> Self {
-        Self {
-            admit: script!("admit.lua"),
-            reject: script!("reject.lua"),
-            claim: script!("claim.lua"),
-            renew: script!("renew.lua"),
-            finish: script!("finish.lua"),
-            retry: script!("retry.lua"),
-            reap: script!("reap.lua"),
-            promote: script!("promote.lua"),
-            adopt: script!("adopt.lua"),
+scripts! {
+    admit = "admit" after [STAGE RING LEASE CLAIM ANSWER ENDING];
+    stage = "stage" after [];
+    reject = "reject" after [STAGE ANSWER];
+    claim = "claim" after [RING LEASE CLAIM];
+    renew = "renew" after [LEASE];
+    finish = "finish" after [RING LEASE CLAIM ANSWER ENDING];
+    bury = "bury" after [RING LEASE CLAIM ANSWER ENDING];
+    fail = "fail" after [RING LEASE];
+    release = "release" after [RING LEASE];
+    cancel = "cancel" after [RING ANSWER ENDING];
+    revive = "revive" after [RING];
+    purge = "purge" after [RING ENDING];
+    configure = "configure" after [RING];
+    guard = "guard" after [];
+    reap = "reap" after [RING LEASE];
+    promote = "promote" after [RING];
+    overdue = "overdue" after [RING LEASE];
+    adopt = "adopt" after [];
+    sweep = "sweep" after [RING ENDING];
+}
+
+/// What stands before the first part: the limits that hold where the queue's
+/// own configuration says nothing.
+fn head(limits: &Limits, fenced: bool) -> String {
+    let mut head = String::from("local DEFAULTS = { ");
+    for (field, value) in limits.fields() {
+        // Writing into a String cannot fail.
+        if write!(head, "{field} = {value}, ").is_err() {
+            head.clear();
         }
     }
-
-    /// Every script, for loading them all at once.
-    pub(super) fn all(&self) -> [&Script; 9] {
-        [
-            &self.admit,
-            &self.reject,
-            &self.claim,
-            &self.renew,
-            &self.finish,
-            &self.retry,
-            &self.reap,
-            &self.promote,
-            &self.adopt,
-        ]
-    }
+    head.push_str(if fenced { "}\nlocal FENCED = true\n" } else { "}\nlocal FENCED = false\n" });
+    head
 }

@@ -4,10 +4,11 @@
 //! claimed ─▶ document in hand, or read and checked again ─▶ render ─▶ verdict
 //! ```
 //!
-//! Each step can end it: the document is gone (`body_lost`), the deadline has
-//! passed (`expired`), too many workers died of it (`poison`), the render
-//! failed (see [`crate::retry`]), the worker stops or has lost the lease
-//! (released; a lost lease is refused by Redis).
+//! Each step can end it: the document is gone (`body_lost`), somebody cancelled
+//! it (`cancelled`), the deadline has passed (`expired`), a worker or browser
+//! died while it ran alone (`poison`), the render failed (see
+//! [`crate::retry`]), the worker stops or has lost the lease (released; a lost
+//! lease is refused by Redis).
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,19 +18,19 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::event::Verdict;
-use crate::failure::{Class, Failure};
+use super::event::{Halt, Tally, Verdict, Why};
+use crate::failure::{BROWSER_DIED, Class, Failure};
 use crate::job::reply::{Place, ReplyError, Timings};
 use crate::job::{Job, Name, Output, Reply, Status};
 use crate::metrics;
-use crate::queue::{Claimed, Ending, Queue};
+use crate::queue::{Claimed, Ending, Past, Queue};
 use crate::renderer::{Render, RenderRequest, Rendered};
 use crate::retry::{self, Disposition};
 
-/// A job that so many workers died of is buried.
-const MAX_CRASHES: u32 = 5;
+/// So often a worker or a browser died with a job that is poison: it has run
+/// alone since the second time (see [`super::dispatcher`]), and died alone.
+const POISON_AFTER: u32 = 3;
 /// A larger PDF is refused: a reply travels as one Redis element.
 const MAX_PDF_BYTES: usize = 128 * 1024 * 1024;
 
@@ -48,21 +49,23 @@ impl Attempt {
         &self,
         claimed: &Claimed,
         admitted: Option<Arc<Job>>,
-        cancel: &CancellationToken,
+        halt: &Halt,
     ) -> Verdict {
         let started = Instant::now();
-        let step = async {
-            let job = match self.job(claimed, admitted).await {
-                Ok(job) => job,
-                Err(verdict) => return verdict,
-            };
-            self.attempt(claimed, job, started).await
+        let job = match self.job(claimed, admitted).await {
+            Ok(job) => job,
+            Err(verdict) => return verdict,
         };
-        match cancel.run_until_cancelled(step).await {
+        let attempt = self.attempt(claimed, &job, started);
+        match halt.token().run_until_cancelled(attempt).await {
             Some(verdict) => verdict,
+            None if halt.why() == Some(Why::Cancelled) => {
+                let spent = started.elapsed();
+                self.end(claimed, &job, Status::Cancelled, &Failure::cancelled(), spent)
+            }
             None => {
                 tracing::info!(job = %claimed.lease.name(), "released unfinished");
-                Verdict::Retry { delay: Duration::ZERO, counted: false, code: "released" }
+                Verdict::Release { code: "released", crashed: false, past: None }
             }
         }
     }
@@ -83,7 +86,8 @@ impl Attempt {
         ) {
             Disposition::Retry { delay, counted } => {
                 log_failure(claimed, &failure, "will be tried again");
-                Verdict::Retry { delay, counted, code: failure.code }
+                let past = Box::new(self.past(claimed, &failure, Duration::ZERO, counted));
+                Verdict::Fail { delay, past }
             }
             Disposition::Bury | Disposition::Release => self.bury_unread(claimed, &failure),
         }
@@ -112,10 +116,10 @@ impl Attempt {
             }
             Err(error) => {
                 tracing::warn!(job = %name, error = %super::chain(&error), "the document could not be read");
-                return Err(Verdict::Retry {
-                    delay: Duration::ZERO,
-                    counted: false,
+                return Err(Verdict::Release {
                     code: "redis_unavailable",
+                    crashed: false,
+                    past: None,
                 });
             }
         };
@@ -139,7 +143,11 @@ impl Attempt {
         }
     }
 
-    async fn attempt(&self, claimed: &Claimed, job: Arc<Job>, started: Instant) -> Verdict {
+    async fn attempt(&self, claimed: &Claimed, job: &Job, started: Instant) -> Verdict {
+        if claimed.cancelled {
+            let failure = Failure::cancelled();
+            return self.end(claimed, job, Status::Cancelled, &failure, Duration::ZERO);
+        }
         if claimed.expired {
             let failure = Failure::new(
                 Class::Resource,
@@ -147,19 +155,20 @@ impl Attempt {
                 "the job had not started when its deadline passed",
                 "give a longer deadline_ms, or add workers",
             );
-            return self.end(claimed, &job, Status::Expired, &failure, Duration::ZERO);
+            return self.end(claimed, job, Status::Expired, &failure, Duration::ZERO);
         }
-        if claimed.crashes >= MAX_CRASHES {
+        if claimed.crashes >= POISON_AFTER {
             let failure = Failure::new(
                 Class::Renderer,
                 "poison",
                 format!(
-                    "{} times its worker or its whole browser died, or was cut off from Redis",
+                    "{} times its worker or its whole browser died, or was cut off from Redis, \
+                     the last time while it ran alone",
                     claimed.crashes
                 ),
                 "look for what makes the document so heavy, and try it with `tillroll render`",
             );
-            return self.end(claimed, &job, Status::Dead, &failure, Duration::ZERO);
+            return self.end(claimed, job, Status::Dead, &failure, Duration::ZERO);
         }
         let mut options = job.options.clone();
         options.timeout = options.timeout.min(self.max_timeout);
@@ -174,8 +183,8 @@ impl Attempt {
         let result = self.renderer.render(request).await.and_then(within_size);
         let rendered_in = render_started.elapsed();
         match result {
-            Ok(rendered) => self.done(claimed, &job, rendered, rendered_in, started),
-            Err(failure) => self.failed(claimed, &job, &failure, rendered_in),
+            Ok(rendered) => self.done(claimed, job, rendered, rendered_in, started),
+            Err(failure) => self.failed(claimed, job, &failure, rendered_in),
         }
     }
 
@@ -195,13 +204,8 @@ impl Attempt {
         reply.warnings = rendered.warnings;
         reply.timings = timings(claimed, rendered_in, started.elapsed());
         reply.attempts = claimed.attempt;
-        metrics::job_ended(Status::Done, claimed.priority);
-        metrics::job_timed(
-            Duration::from_millis(reply.timings.queued_ms),
-            rendered_in,
-            Duration::from_millis(reply.timings.total_ms),
-        );
-        metrics::pdf_finished(reply.bytes as u64);
+        let done = Some((reply.timings, reply.bytes));
+        let tally = Tally { priority: claimed.priority, done };
         tracing::info!(
             job = %job.name,
             job.status = "done",
@@ -214,7 +218,7 @@ impl Attempt {
             traceparent = job.traceparent.as_deref(),
             "rendered"
         );
-        ending(job, reply, "ok", Some(rendered.pdf.into()))
+        ending(job, reply, "ok", Some(rendered.pdf.into()), None, tally)
     }
 
     fn failed(
@@ -229,11 +233,14 @@ impl Attempt {
             Disposition::Bury => self.end(claimed, job, Status::Dead, failure, rendered_in),
             Disposition::Release => {
                 log_failure(claimed, failure, "released");
-                Verdict::Retry { delay: Duration::ZERO, counted: false, code: failure.code }
+                let past = Some(Box::new(self.past(claimed, failure, rendered_in, false)));
+                let crashed = failure.code == BROWSER_DIED;
+                Verdict::Release { code: failure.code, crashed, past }
             }
             Disposition::Retry { delay, counted } => {
                 log_failure(claimed, failure, "will be tried again");
-                Verdict::Retry { delay, counted, code: failure.code }
+                let past = Box::new(self.past(claimed, failure, rendered_in, counted));
+                Verdict::Fail { delay, past }
             }
         }
     }
@@ -247,25 +254,29 @@ impl Attempt {
         failure: &Failure,
         rendered_in: Duration,
     ) -> Verdict {
-        log_failure(claimed, failure, status.as_str());
-        metrics::job_ended(status, claimed.priority);
+        if status == Status::Cancelled {
+            tracing::info!(job = %job.name, job.status = "cancelled", "ended");
+        } else {
+            log_failure(claimed, failure, status.as_str());
+        }
         let mut reply = Reply::new(&job.name, status);
         reply.timings = timings(claimed, rendered_in, rendered_in);
         // A job that expired was claimed, but never tried.
         reply.attempts = claimed.attempt - u32::from(status == Status::Expired);
         reply.error = Some(ReplyError::from(failure));
-        ending(job, reply, failure.code, None)
+        let past = self.past(claimed, failure, rendered_in, status == Status::Dead);
+        let tally = Tally { priority: claimed.priority, done: None };
+        ending(job, reply, failure.code, None, Some(past), tally)
     }
 
     /// Ends a job whose header cannot be read any more: the defaults of the contract apply.
     fn bury_unread(&self, claimed: &Claimed, failure: &Failure) -> Verdict {
         log_failure(claimed, failure, "dead");
-        metrics::job_ended(Status::Dead, claimed.priority);
         let mut reply = Reply::new(claimed.lease.name(), Status::Dead);
         reply.timings = timings(claimed, Duration::ZERO, Duration::ZERO);
         reply.attempts = claimed.attempt;
         reply.error = Some(ReplyError::from(failure));
-        Verdict::End(Box::new(Ending {
+        let ending = Ending {
             status: Status::Dead,
             code: failure.code,
             line: line(&reply),
@@ -274,7 +285,25 @@ impl Attempt {
             reply_to: None,
             reply_ttl: Duration::from_secs(600),
             retain: Duration::from_secs(86_400),
-        }))
+            past: Some(self.past(claimed, failure, Duration::ZERO, true)),
+        };
+        Verdict::End(Box::new(ending), Tally { priority: claimed.priority, done: None })
+    }
+
+    /// A line of the job's history. Its time is Redis' clock at the claim, and ours since.
+    fn past(&self, claimed: &Claimed, failure: &Failure, spent: Duration, counted: bool) -> Past {
+        Past {
+            at: claimed.claimed_ms + millis(spent),
+            attempt: claimed.attempt,
+            worker: self.queue.worker().to_owned(),
+            class: failure.class.as_str().to_owned(),
+            code: failure.code.to_owned(),
+            message: failure.message.clone(),
+            remedy: failure.remedy.clone(),
+            duration_ms: millis(spent),
+            memory_bytes: failure.memory_bytes,
+            counted,
+        }
     }
 
     fn place(&self, job: &Job) -> Place {
@@ -303,9 +332,16 @@ fn within_size(rendered: Rendered) -> Result<Rendered, Failure> {
     ))
 }
 
-fn ending(job: &Job, mut reply: Reply, code: &'static str, pdf: Option<Bytes>) -> Verdict {
+fn ending(
+    job: &Job,
+    mut reply: Reply,
+    code: &'static str,
+    pdf: Option<Bytes>,
+    past: Option<Past>,
+    tally: Tally,
+) -> Verdict {
     reply.meta = job.meta.clone();
-    Verdict::End(Box::new(Ending {
+    let ending = Ending {
         status: reply.status,
         code,
         line: line(&reply),
@@ -314,7 +350,9 @@ fn ending(job: &Job, mut reply: Reply, code: &'static str, pdf: Option<Bytes>) -
         reply_to: job.reply_to.clone(),
         reply_ttl: job.reply_ttl,
         retain: job.retain,
-    }))
+        past,
+    };
+    Verdict::End(Box::new(ending), tally)
 }
 
 /// The reply's line; a reply that has no JSON form would be our own mistake

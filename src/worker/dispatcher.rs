@@ -9,51 +9,67 @@
 //! ```
 //!
 //! * Running: elements are taken always; jobs are claimed when there is a
-//!   permit, Redis answers and the renderer is ready.
+//!   permit, Redis answers, the renderer is ready and nothing runs alone.
 //! * Draining: nothing is taken or claimed; what runs may finish.
 //! * Aborting: what runs is cancelled and released.
 //!
-//! A permit belongs to one of: an offer or claim under way, or a running
-//! attempt. Its number is the number of jobs that this worker can hold.
+//! A permit belongs to one of: an offer or claim under way, or an attempt. Its
+//! number is the number of jobs that this worker can hold.
+//!
+//! An attempt runs, or is parked: a job that was there when workers or browsers
+//! died runs alone, so it waits, under its lease, until nothing else runs.
+//! With more than one slot, one is kept from bulk jobs, so that somebody who
+//! waits never waits for a batch.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use tokio_util::sync::CancellationToken;
-
-use super::event::{AttemptId, Effect, Event, Stop, Verdict, Work};
+use super::event::{AttemptId, Bulk, Effect, Event, Halt, Outcome, Stop, Why, Work};
 use super::snapshot::{Phase, Totals};
-use crate::job::Name;
+use crate::job::{Name, Priority};
 use crate::memory::{Governor, Permit};
-use crate::queue::{Control, Counts, Inbound, QueueError, Settled, Token};
+use crate::queue::{
+    Claimed, Control, Counts, Housekept, Inbound, QueueError, Renewed, Room, Settled,
+};
+
+/// A job that was there so often when a worker or a browser died runs alone.
+const ALONE_AFTER: u32 = 2;
+/// The queue is counted every so many seconds, for status and metrics.
+const TICKS_PER_COUNT: u32 = 5;
 
 struct Attempt {
     name: Name,
     token: String,
-    cancel: CancellationToken,
+    halt: Halt,
     permit: Permit,
+    /// Whether it takes one of the slots that bulk may have.
+    bulk: bool,
+    /// Whether nothing may run beside it.
+    alone: bool,
+    /// Its work, while it waits for the others to end.
+    parked: Option<Box<Work>>,
 }
 
 /// See the module.
 pub struct Dispatcher {
     governor: Governor,
     phase: Phase,
-    attempts: HashMap<AttemptId, Attempt>,
+    attempts: BTreeMap<AttemptId, Attempt>,
     next_id: AttemptId,
-    /// Offers and claims under way.
+    /// Offers, claims and other calls under way, which the end waits for.
     pending: usize,
-    /// Claims under way, of these.
+    /// Claims under way, of these, and those of them that may bring a bulk job.
     claiming: usize,
+    claiming_bulk: usize,
     beating: bool,
     housekeeping: bool,
     redis: Result<(), String>,
+    /// Why no job is started although Redis answers.
+    hindrance: Option<String>,
     renderer: Result<(), String>,
     totals: Totals,
     counts: Option<Counts>,
     ticks: u32,
 }
-
-/// The queue is counted every so many seconds, for status and metrics.
-const TICKS_PER_COUNT: u32 = 5;
 
 impl Dispatcher {
     /// A worker that has not begun: its renderer is not ready yet.
@@ -62,13 +78,15 @@ impl Dispatcher {
         Self {
             governor,
             phase: Phase::Running,
-            attempts: HashMap::new(),
+            attempts: BTreeMap::new(),
             next_id: 0,
             pending: 0,
             claiming: 0,
+            claiming_bulk: 0,
             beating: false,
             housekeeping: false,
             redis: Ok(()),
+            hindrance: None,
             renderer: Err("the renderer is starting".to_owned()),
             totals: Totals::default(),
             counts: None,
@@ -94,7 +112,7 @@ impl Dispatcher {
         self.counts
     }
 
-    /// How many attempts run.
+    /// How many attempts there are, those included that wait to run alone.
     #[must_use]
     pub fn running(&self) -> usize {
         self.attempts.len()
@@ -105,23 +123,58 @@ impl Dispatcher {
         &self.redis
     }
 
+    /// Why no job is started although Redis answers, if so.
+    pub fn hindrance(&self) -> Option<&str> {
+        self.hindrance.as_deref()
+    }
+
     /// Whether the renderer is ready, or why not.
     pub fn renderer(&self) -> &Result<(), String> {
         &self.renderer
     }
 
-    /// Whether another job could be claimed now, which is when the bell matters.
+    /// Which bells matter: those of jobs that could be claimed now.
     #[must_use]
-    pub fn has_room(&self) -> bool {
+    pub fn room(&self) -> Room {
+        let interactive = self.has_room();
+        Room { interactive, bulk: interactive && self.bulk_fits(None) }
+    }
+
+    fn has_room(&self) -> bool {
         self.may_claim() && self.attempts.len() + self.claiming < self.governor.slots()
     }
 
     fn may_claim(&self) -> bool {
-        self.phase == Phase::Running && self.redis.is_ok() && self.renderer.is_ok()
+        self.phase == Phase::Running
+            && self.redis.is_ok()
+            && self.renderer.is_ok()
+            && self.hindrance.is_none()
+            && !self.attempts.values().any(|attempt| attempt.alone)
+    }
+
+    /// Whether one more bulk job leaves a slot for an interactive one; `ending`
+    /// is an attempt whose slot becomes free.
+    fn bulk_fits(&self, ending: Option<AttemptId>) -> bool {
+        let slots = self.governor.slots();
+        let held = self.attempts.iter().filter(|(id, a)| a.bulk && Some(**id) != ending).count();
+        slots <= 1 || held + self.claiming_bulk < slots - 1
     }
 
     fn permit(&self) -> Option<Permit> {
         if self.may_claim() { self.governor.admit().ok() } else { None }
+    }
+
+    /// Takes note of a call that may bring a job.
+    fn claim_begins(&mut self) -> Bulk {
+        let bulk = self.bulk_fits(None);
+        self.claiming += 1;
+        self.claiming_bulk += usize::from(bulk);
+        bulk
+    }
+
+    fn claim_ended(&mut self, bulk: Bulk) {
+        self.claiming -= 1;
+        self.claiming_bulk -= usize::from(bulk);
     }
 
     /// Takes one event, decides, and says what to do.
@@ -129,10 +182,10 @@ impl Dispatcher {
         let mut effects = Vec::new();
         match event {
             Event::Inbound(inbound) => self.inbound(inbound, &mut effects),
-            Event::Offered { permit, claimed, failed } => {
+            Event::Offered { permit, bulk, claimed, failed } => {
                 self.pending -= 1;
                 if permit.is_some() {
-                    self.claiming -= 1;
+                    self.claim_ended(bulk);
                 }
                 match failed {
                     Some(error) => self.redis_failed(&error),
@@ -142,9 +195,9 @@ impl Dispatcher {
                     self.run(work, permit, &mut effects);
                 }
             }
-            Event::Claimed { permit, result } => {
+            Event::Claimed { permit, bulk, result } => {
                 self.pending -= 1;
-                self.claiming -= 1;
+                self.claim_ended(bulk);
                 match result {
                     Ok(Some(work)) => {
                         self.redis = Ok(());
@@ -157,21 +210,20 @@ impl Dispatcher {
                 }
             }
             Event::Ended { attempt, lease, verdict } => {
-                self.count(&verdict);
-                let claim_next = self.may_claim() && self.governor.may_continue();
+                // A job that ran alone keeps the door closed until it is settled.
+                let next = self.may_claim() && self.governor.may_continue();
+                let claim_next = next.then(|| self.bulk_fits(Some(attempt)));
+                if let (Some(bulk), Some(ended)) = (claim_next, self.attempts.get_mut(&attempt)) {
+                    ended.bulk = bulk;
+                }
                 effects.push(Effect::Settle { attempt, lease, verdict, claim_next });
             }
-            Event::Settled { attempt, result, next } => {
-                self.settled(attempt, result, next, &mut effects)
+            Event::Settled { attempt, outcome, result, next } => {
+                self.settled(attempt, outcome, result, next, &mut effects);
             }
-            Event::Beat(result) => self.beaten(result),
-            Event::Housekept(result) => {
-                self.housekeeping = false;
-                match result {
-                    Ok(_) => self.redis = Ok(()),
-                    Err(error) => self.redis_failed(&error),
-                }
-            }
+            Event::Beat(result) => self.beaten(result, &mut effects),
+            Event::Housekept(result) => self.housekept(result, &mut effects),
+            Event::Expired => self.pending -= 1,
             Event::Renderer(state) => {
                 self.renderer = state;
                 self.claim(&mut effects);
@@ -191,21 +243,14 @@ impl Dispatcher {
 
     fn inbound(&mut self, inbound: Inbound, effects: &mut Vec<Effect>) {
         match inbound {
-            Inbound::Element { inbox, element, done } => {
+            Inbound::Element { inbox, turn, element, done } => {
                 let permit = self.permit();
                 self.pending += 1;
-                if permit.is_some() {
-                    self.claiming += 1;
-                }
-                effects.push(Effect::Offer { inbox, element, done, permit });
+                let bulk = permit.is_some() && self.claim_begins();
+                effects.push(Effect::Offer { inbox, turn, element, done, permit, bulk });
             }
             Inbound::Bell => self.claim(effects),
-            Inbound::Control(Control::Drain) => self.stop(Stop::Drain, effects),
-            Inbound::Control(Control::Scale { slots }) => {
-                self.governor.scale(slots);
-                tracing::info!(slots = self.governor.slots(), "scaled");
-                self.claim(effects);
-            }
+            Inbound::Control(control) => self.control(control, effects),
             Inbound::BadControl(why) => {
                 tracing::warn!(%why, "a command on this worker's control list could not be read and was dropped");
             }
@@ -213,8 +258,32 @@ impl Dispatcher {
             Inbound::Up => {
                 tracing::info!("redis is back");
                 self.redis = Ok(());
+                // Leases may be close to their end: first of all, keep them.
+                effects.extend(self.beat());
                 self.claim(effects);
             }
+        }
+    }
+
+    fn control(&mut self, control: Control, effects: &mut Vec<Effect>) {
+        match control {
+            Control::Drain => self.stop(Stop::Drain, effects),
+            Control::Scale { slots } => {
+                self.governor.scale(slots);
+                tracing::info!(slots = self.governor.slots(), "scaled");
+                self.claim(effects);
+            }
+            Control::Cancel { job, token } => {
+                let ours = self.attempts.iter().find(|(_, attempt)| attempt.token == token);
+                match ours.map(|(id, _)| *id) {
+                    Some(id) => {
+                        tracing::info!(%job, "cancelled: the render stops");
+                        self.halt(id, Why::Cancelled, effects);
+                    }
+                    None => tracing::debug!(%job, "was to be cancelled, and has ended"),
+                }
+            }
+            Control::Set { key, value } => effects.push(Effect::Set { key, value }),
         }
     }
 
@@ -224,38 +293,87 @@ impl Dispatcher {
             && let Some(permit) = self.permit()
         {
             self.pending += 1;
-            self.claiming += 1;
-            effects.push(Effect::Claim { permit });
+            let bulk = self.claim_begins();
+            effects.push(Effect::Claim { permit, bulk });
         }
     }
 
     fn run(&mut self, work: Work, permit: Permit, effects: &mut Vec<Effect>) {
         let attempt = self.next_id;
         self.next_id += 1;
-        let cancel = CancellationToken::new();
-        if self.phase >= Phase::Aborting {
-            cancel.cancel();
-        }
-        let running = Attempt {
+        let halt = Halt::default();
+        let work = Box::new(work);
+        let alone = needs_to_be_alone(&work.claimed);
+        let mut running = Attempt {
             name: work.claimed.lease.name().clone(),
             token: work.claimed.lease.token().to_owned(),
-            cancel: cancel.clone(),
+            halt: halt.clone(),
             permit,
+            bulk: work.claimed.priority == Priority::Bulk,
+            alone,
+            parked: None,
         };
+        if self.phase >= Phase::Aborting {
+            halt.now(Why::Stopping);
+        } else if work.claimed.cancelled {
+            halt.now(Why::Cancelled);
+        }
+        if (alone && !self.attempts.is_empty() || self.is_alone()) && halt.why().is_none() {
+            running.parked = Some(work);
+        } else {
+            effects.push(Effect::Run { attempt, work, halt });
+        }
         self.attempts.insert(attempt, running);
-        effects.push(Effect::Run { attempt, work: Box::new(work), cancel });
+    }
+
+    /// Whether something runs that nothing may run beside.
+    fn is_alone(&self) -> bool {
+        self.attempts.values().any(|attempt| attempt.alone && attempt.parked.is_none())
+    }
+
+    /// Starts what waited for the others to end: one that must be alone, or all
+    /// that waited for such a one.
+    fn start_parked(&mut self, effects: &mut Vec<Effect>) {
+        let runs = |attempt: &Attempt| attempt.parked.is_none();
+        while let Some((id, first)) = self.attempts.iter().find(|(_, a)| a.parked.is_some()) {
+            let (id, alone) = (*id, first.alone);
+            if self.is_alone() || alone && self.attempts.values().any(runs) {
+                return;
+            }
+            self.unpark(id, effects);
+        }
+    }
+
+    fn unpark(&mut self, id: AttemptId, effects: &mut Vec<Effect>) {
+        if let Some(attempt) = self.attempts.get_mut(&id)
+            && let Some(work) = attempt.parked.take()
+        {
+            effects.push(Effect::Run { attempt: id, work, halt: attempt.halt.clone() });
+        }
+    }
+
+    /// Stops an attempt; a parked one ends as soon as it begins.
+    fn halt(&mut self, id: AttemptId, why: Why, effects: &mut Vec<Effect>) {
+        if let Some(attempt) = self.attempts.get(&id) {
+            attempt.halt.now(why);
+            self.unpark(id, effects);
+        }
     }
 
     fn settled(
         &mut self,
         attempt: AttemptId,
+        outcome: Outcome,
         result: Result<Settled, QueueError>,
         next: Option<Work>,
         effects: &mut Vec<Effect>,
     ) {
         let Some(ended) = self.attempts.remove(&attempt) else { return };
         match result {
-            Ok(Settled::Accepted) => self.redis = Ok(()),
+            Ok(Settled::Accepted) => {
+                self.redis = Ok(());
+                self.count(outcome);
+            }
             Ok(Settled::Stale) => {
                 self.redis = Ok(());
                 self.totals.lost += 1;
@@ -269,27 +387,61 @@ impl Dispatcher {
             Some(work) => self.run(work, ended.permit, effects),
             None => drop(ended.permit),
         }
+        self.start_parked(effects);
         self.claim_after_settling(effects);
     }
 
-    /// A settlement that claimed has looked already; one that did not (retry,
-    /// release, a failed call) leaves room that somebody has to fill.
+    /// A settlement that claimed has looked already; one that did not (a failure,
+    /// a release, a failed call) leaves room that somebody has to fill.
     fn claim_after_settling(&mut self, effects: &mut Vec<Effect>) {
         if self.attempts.is_empty() || self.has_room() {
             self.claim(effects);
         }
     }
 
-    fn beaten(&mut self, result: Result<Vec<Token>, QueueError>) {
+    fn beaten(&mut self, result: Result<Renewed, QueueError>, effects: &mut Vec<Effect>) {
         self.beating = false;
+        let renewed = match result {
+            Ok(renewed) => renewed,
+            Err(error) => return self.redis_failed(&error),
+        };
+        self.redis = Ok(());
+        let why = |token: &String| {
+            let lost = renewed.lost.contains(token).then_some(Why::Lost);
+            lost.or_else(|| renewed.cancelled.contains(token).then_some(Why::Cancelled))
+        };
+        let halted: Vec<_> =
+            self.attempts.iter().filter_map(|(id, a)| Some((*id, why(&a.token)?))).collect();
+        for (id, why) in halted {
+            if why == Why::Lost
+                && let Some(attempt) = self.attempts.get(&id)
+            {
+                tracing::warn!(job = %attempt.name, "the lease is lost: the render stops and writes nothing");
+            }
+            self.halt(id, why, effects);
+        }
+    }
+
+    fn housekept(&mut self, result: Result<Housekept, QueueError>, effects: &mut Vec<Effect>) {
+        self.housekeeping = false;
         match result {
-            Ok(lost) => {
+            Ok(mut kept) => {
                 self.redis = Ok(());
-                for attempt in
-                    self.attempts.values().filter(|attempt| lost.contains(&attempt.token))
+                let hindrance = kept.hindrance();
+                if self.hindrance.is_none()
+                    && let Some(why) = &hindrance
                 {
-                    tracing::warn!(job = %attempt.name, "the lease is lost: the render stops and writes nothing");
-                    attempt.cancel.cancel();
+                    tracing::warn!(%why, "no job is started");
+                }
+                let resumed = self.hindrance.is_some() && hindrance.is_none();
+                self.hindrance = hindrance;
+                if !kept.overdue.is_empty() {
+                    self.pending += 1;
+                    effects.push(Effect::Expire(std::mem::take(&mut kept.overdue)));
+                }
+                if resumed {
+                    tracing::info!("jobs are started again");
+                    self.claim(effects);
                 }
             }
             Err(error) => self.redis_failed(&error),
@@ -336,8 +488,8 @@ impl Dispatcher {
                 running = self.attempts.len(),
                 "aborting: what runs is released to other workers"
             );
-            for attempt in self.attempts.values() {
-                attempt.cancel.cancel();
+            for id in self.attempts.keys().copied().collect::<Vec<_>>() {
+                self.halt(id, Why::Stopping, effects);
             }
         }
     }
@@ -359,18 +511,21 @@ impl Dispatcher {
         }
     }
 
-    fn count(&mut self, verdict: &Verdict) {
-        match verdict {
-            Verdict::End(ending) if ending.status == crate::job::Status::Done => {
-                self.totals.done += 1
-            }
-            Verdict::End(_) => self.totals.failed += 1,
-            Verdict::Retry { counted: false, .. } if self.phase >= Phase::Aborting => {
-                self.totals.released += 1
-            }
-            Verdict::Retry { .. } => self.totals.retried += 1,
+    fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Done => self.totals.done += 1,
+            Outcome::Failed => self.totals.failed += 1,
+            Outcome::Retried => self.totals.retried += 1,
+            // A browser died under it, or its document could not be read.
+            Outcome::Released if self.phase < Phase::Aborting => self.totals.retried += 1,
+            Outcome::Released => self.totals.released += 1,
         }
     }
+}
+
+/// Whether nothing may run beside this job. One that is ended unrendered needs no care.
+fn needs_to_be_alone(claimed: &Claimed) -> bool {
+    claimed.crashes >= ALONE_AFTER && !claimed.cancelled && !claimed.expired
 }
 
 #[cfg(test)]

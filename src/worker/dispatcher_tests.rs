@@ -2,6 +2,7 @@
 
 use tokio::sync::oneshot;
 
+use super::super::event::Verdict;
 use super::*;
 use crate::job::Priority;
 use crate::memory::{Probe, Settings};
@@ -20,8 +21,8 @@ fn ready() -> Dispatcher {
     let mut dispatcher = Dispatcher::new(governor);
     assert!(dispatcher.handle(Event::Tick).iter().all(|e| !matches!(e, Effect::Claim { .. })));
     for effect in dispatcher.handle(Event::Renderer(Ok(()))) {
-        let Effect::Claim { permit } = effect else { panic!("{effect:?}") };
-        assert!(dispatcher.handle(Event::Claimed { permit, result: Ok(None) }).is_empty());
+        let Effect::Claim { permit, bulk } = effect else { panic!("{effect:?}") };
+        assert!(dispatcher.handle(Event::Claimed { permit, bulk, result: Ok(None) }).is_empty());
     }
     dispatcher
 }
@@ -37,6 +38,7 @@ fn work(number: usize) -> Work {
             expired: false,
             crashes: 0,
             priority: Priority::Interactive,
+            cancelled: false,
         },
         job: None,
     }
@@ -44,7 +46,12 @@ fn work(number: usize) -> Work {
 
 fn element() -> Event {
     let (done, _) = oneshot::channel();
-    Event::Inbound(Inbound::Element { inbox: Priority::Interactive, element: Vec::new(), done })
+    Event::Inbound(Inbound::Element {
+        inbox: Priority::Interactive,
+        turn: 1,
+        element: Vec::new(),
+        done,
+    })
 }
 
 fn unavailable() -> QueueError {
@@ -52,18 +59,22 @@ fn unavailable() -> QueueError {
 }
 
 /// Lets the dispatcher claim `count` jobs, one after another.
-fn fill(dispatcher: &mut Dispatcher, count: usize) -> Vec<(AttemptId, Work, CancellationToken)> {
+fn fill(dispatcher: &mut Dispatcher, count: usize) -> Vec<(AttemptId, Work, Halt)> {
     let mut started = Vec::new();
     let mut claimed = 0;
     let mut effects = dispatcher.handle(Event::Inbound(Inbound::Bell));
     while let Some(effect) = effects.pop() {
         match effect {
-            Effect::Claim { permit } => {
+            Effect::Claim { permit, bulk } => {
                 let found = (claimed < count).then(|| work(claimed));
                 claimed += 1;
-                effects.extend(dispatcher.handle(Event::Claimed { permit, result: Ok(found) }));
+                effects.extend(dispatcher.handle(Event::Claimed {
+                    permit,
+                    bulk,
+                    result: Ok(found),
+                }));
             }
-            Effect::Run { attempt, work, cancel } => started.push((attempt, *work, cancel)),
+            Effect::Run { attempt, work, halt } => started.push((attempt, *work, halt)),
             other => panic!("{other:?}"),
         }
     }
@@ -71,14 +82,19 @@ fn fill(dispatcher: &mut Dispatcher, count: usize) -> Vec<(AttemptId, Work, Canc
 }
 
 fn settle(dispatcher: &mut Dispatcher, attempt: AttemptId, next: Option<Work>) -> Vec<Effect> {
-    dispatcher.handle(Event::Settled { attempt, result: Ok(Settled::Accepted), next })
+    dispatcher.handle(Event::Settled {
+        attempt,
+        outcome: Outcome::Done,
+        result: Ok(Settled::Accepted),
+        next,
+    })
 }
 
 #[test]
 fn claims_stop_when_every_slot_is_taken() {
     let mut dispatcher = ready();
     assert_eq!(fill(&mut dispatcher, 10).len(), SLOTS);
-    assert!(!dispatcher.has_room());
+    assert!(!dispatcher.room().interactive);
     assert!(dispatcher.handle(Event::Inbound(Inbound::Bell)).is_empty());
 }
 
@@ -96,9 +112,10 @@ fn a_full_worker_still_admits_but_does_not_claim() {
 fn an_offer_with_room_claims_in_the_same_call() {
     let mut dispatcher = ready();
     let mut effects = dispatcher.handle(element());
-    let Some(Effect::Offer { permit: Some(permit), .. }) = effects.pop() else { panic!() };
+    let Some(Effect::Offer { permit: Some(permit), bulk, .. }) = effects.pop() else { panic!() };
     let effects = dispatcher.handle(Event::Offered {
         permit: Some(permit),
+        bulk,
         claimed: Some(work(1)),
         failed: None,
     });
@@ -119,16 +136,16 @@ fn a_settlement_passes_its_permit_to_the_next_job() {
 fn an_ended_attempt_claims_the_next_only_while_running() {
     let mut dispatcher = ready();
     let mut started = fill(&mut dispatcher, 2);
-    let verdict = || Verdict::Retry { delay: std::time::Duration::ZERO, counted: false, code: "x" };
+    let verdict = || Verdict::Release { code: "x", crashed: false, past: None };
     let (attempt, work, _) = started.pop().unwrap();
     let effects =
         dispatcher.handle(Event::Ended { attempt, lease: work.claimed.lease, verdict: verdict() });
-    assert!(matches!(effects.as_slice(), [Effect::Settle { claim_next: true, .. }]));
+    assert!(matches!(effects.as_slice(), [Effect::Settle { claim_next: Some(_), .. }]));
     dispatcher.handle(Event::Stop(Stop::Drain));
     let (attempt, work, _) = started.pop().unwrap();
     let effects =
         dispatcher.handle(Event::Ended { attempt, lease: work.claimed.lease, verdict: verdict() });
-    assert!(matches!(effects.as_slice(), [Effect::Settle { claim_next: false, .. }]));
+    assert!(matches!(effects.as_slice(), [Effect::Settle { claim_next: None, .. }]));
 }
 
 #[test]
@@ -138,12 +155,12 @@ fn nothing_is_claimed_while_redis_or_the_renderer_is_away() {
     assert!(dispatcher.redis().is_err());
     assert!(dispatcher.handle(Event::Inbound(Inbound::Bell)).is_empty());
     let effects = dispatcher.handle(Event::Inbound(Inbound::Up));
-    let [Effect::Claim { .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    let [Effect::Beat(_), Effect::Claim { .. }] = effects.as_slice() else { panic!("{effects:?}") };
 
     let mut dispatcher = ready();
     dispatcher.handle(Event::Renderer(Err("it died".to_owned())));
     assert!(dispatcher.handle(Event::Inbound(Inbound::Bell)).is_empty());
-    assert!(!dispatcher.has_room());
+    assert!(!dispatcher.room().interactive);
 }
 
 #[test]
@@ -151,9 +168,9 @@ fn a_lost_lease_cancels_its_render_only() {
     let mut dispatcher = ready();
     let started = fill(&mut dispatcher, 2);
     let lost = started[0].1.claimed.lease.token().to_owned();
-    dispatcher.handle(Event::Beat(Ok(vec![lost])));
-    assert!(started[0].2.is_cancelled());
-    assert!(!started[1].2.is_cancelled());
+    dispatcher.handle(Event::Beat(Ok(Renewed { lost: vec![lost], ..Renewed::default() })));
+    assert!(started[0].2.why() == Some(Why::Lost));
+    assert!(started[1].2.why().is_none());
 }
 
 #[test]
@@ -163,7 +180,7 @@ fn a_heartbeat_renews_every_running_lease_and_waits_for_its_answer() {
     let Some(Effect::Beat(leases)) = dispatcher.beat() else { panic!() };
     assert_eq!(leases.len(), 2);
     assert!(dispatcher.beat().is_none());
-    dispatcher.handle(Event::Beat(Ok(Vec::new())));
+    dispatcher.handle(Event::Beat(Ok(Renewed::default())));
     assert!(dispatcher.beat().is_some());
 }
 
@@ -176,7 +193,7 @@ fn draining_ends_when_the_last_attempt_has_settled() {
         matches!(effects.as_slice(), [Effect::StopIntake, Effect::StartDrainTimer]),
         "{effects:?}"
     );
-    assert!(started.iter().all(|(_, _, cancel)| !cancel.is_cancelled()));
+    assert!(started.iter().all(|(_, _, halt)| halt.why().is_none()));
     assert!(settle(&mut dispatcher, started[0].0, None).is_empty());
     let effects = settle(&mut dispatcher, started[1].0, None);
     assert!(matches!(effects.as_slice(), [Effect::Finish]), "{effects:?}");
@@ -198,7 +215,7 @@ fn a_second_stop_and_the_drain_timeout_abort() {
         dispatcher.handle(Event::Stop(Stop::Drain));
         dispatcher.handle(event);
         assert_eq!(dispatcher.phase(), Phase::Aborting);
-        assert!(started.iter().all(|(_, _, cancel)| cancel.is_cancelled()));
+        assert!(started.iter().all(|(_, _, halt)| halt.why().is_some()));
     }
 }
 
@@ -206,23 +223,23 @@ fn a_second_stop_and_the_drain_timeout_abort() {
 fn a_job_claimed_while_the_worker_aborts_is_released() {
     let mut dispatcher = ready();
     let mut effects = dispatcher.handle(Event::Inbound(Inbound::Bell));
-    let Some(Effect::Claim { permit }) = effects.pop() else { panic!() };
+    let Some(Effect::Claim { permit, bulk }) = effects.pop() else { panic!() };
     dispatcher.handle(Event::Stop(Stop::Drain));
     dispatcher.handle(Event::Stop(Stop::Abort));
-    let effects = dispatcher.handle(Event::Claimed { permit, result: Ok(Some(work(1))) });
-    let [Effect::Run { cancel, .. }] = effects.as_slice() else { panic!("{effects:?}") };
-    assert!(cancel.is_cancelled());
+    let effects = dispatcher.handle(Event::Claimed { permit, bulk, result: Ok(Some(work(1))) });
+    let [Effect::Run { halt, .. }] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(halt.why(), Some(Why::Stopping));
 }
 
 #[test]
 fn a_failed_claim_gives_its_permit_back() {
     let mut dispatcher = ready();
     let mut effects = dispatcher.handle(Event::Inbound(Inbound::Bell));
-    let Some(Effect::Claim { permit }) = effects.pop() else { panic!() };
-    dispatcher.handle(Event::Claimed { permit, result: Err(unavailable()) });
+    let Some(Effect::Claim { permit, bulk }) = effects.pop() else { panic!() };
+    dispatcher.handle(Event::Claimed { permit, bulk, result: Err(unavailable()) });
     dispatcher.handle(Event::Inbound(Inbound::Up));
     // The claim that `Up` asked for, and two more: all three slots are free.
-    assert!(dispatcher.has_room());
+    assert!(dispatcher.room().interactive);
 }
 
 #[test]
@@ -231,10 +248,7 @@ fn scaling_down_takes_effect_as_attempts_end() {
     let mut started = fill(&mut dispatcher, SLOTS);
     dispatcher.handle(Event::Inbound(Inbound::Control(Control::Scale { slots: Some(1) })));
     let (attempt, work, _) = started.pop().unwrap();
-    let verdict = Verdict::Retry { delay: std::time::Duration::ZERO, counted: false, code: "x" };
+    let verdict = Verdict::Release { code: "x", crashed: false, past: None };
     let effects = dispatcher.handle(Event::Ended { attempt, lease: work.claimed.lease, verdict });
-    assert!(
-        matches!(effects.as_slice(), [Effect::Settle { claim_next: false, .. }]),
-        "{effects:?}"
-    );
+    assert!(matches!(effects.as_slice(), [Effect::Settle { claim_next: None, .. }]), "{effects:?}");
 }

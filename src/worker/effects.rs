@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::attempt::{self, Attempt};
-use super::event::{AttemptId, Event, Verdict, Work};
+use super::event::{AttemptId, Bulk, Event, Halt, Verdict, Work};
 use crate::failure::{Class, Failure};
+use crate::job::fields::Problem;
 use crate::job::reply::ReplyError;
 use crate::job::{Job, Priority, Rejection, Reply, Status};
 use crate::memory::{Permit, Probe};
 use crate::metrics;
-use crate::queue::{Admitted, Claimed, Lease, Queue, QueueError, Settled, Token};
+use crate::queue::{Admitted, Claimed, Lease, Limit, Next, Queue, QueueError, Refusal, Settled};
 
 /// How long a rejection's reply stays.
 const REJECTION_TTL: Duration = Duration::from_secs(600);
@@ -58,21 +58,24 @@ impl Effects {
 
     pub(super) fn offer(
         &self,
-        inbox: Priority,
+        (inbox, turn): (Priority, u64),
         element: Vec<u8>,
         done: oneshot::Sender<()>,
         permit: Option<Permit>,
+        bulk: Bulk,
     ) {
         let this = self.clone();
         self.spawn(async move {
-            let next = permit.is_some().then(|| this.queue().token());
+            let token = permit.is_some().then(|| this.queue().token());
             let that = this.clone();
-            let offered =
-                contained(async move { that.offer_element(inbox, &element, next.as_ref()).await });
+            let offered = contained(async move {
+                let next = token.as_ref().map(|token| Next { token, bulk });
+                that.offer_element((inbox, turn), &element, next).await
+            });
             let result = match offered.await {
                 Ok(result) => result,
                 // An element that makes us panic must not be read again and again.
-                Err(_) => this.reject(inbox, &ours_to_mend(), None).await.map(|()| None),
+                Err(_) => this.reject((inbox, turn), &ours_to_mend(), None).await.map(|()| None),
             };
             match result {
                 Ok(claimed) => {
@@ -80,49 +83,46 @@ impl Effects {
                     if done.send(()).is_err() {
                         tracing::debug!("the reader had stopped");
                     }
-                    Event::Offered { permit, claimed, failed: None }
+                    Event::Offered { permit, bulk, claimed, failed: None }
                 }
-                Err(error) => Event::Offered { permit, claimed: None, failed: Some(error) },
+                Err(error) => Event::Offered { permit, bulk, claimed: None, failed: Some(error) },
             }
         });
     }
 
     async fn offer_element(
         &self,
-        inbox: Priority,
+        (inbox, turn): (Priority, u64),
         element: &[u8],
-        next: Option<&Token>,
+        next: Option<Next<'_>>,
     ) -> Result<Option<Work>, QueueError> {
         let queue = self.queue();
         let made_id = || format!("made-{:016x}", rand::random::<u64>());
         let job = match crate::job::parse(element, inbox, made_id) {
             Ok(job) => Arc::new(job),
             Err(rejection) => {
-                self.reject(inbox, &rejection, None).await?;
+                self.reject((inbox, turn), &rejection, None).await?;
                 return self.claim_instead(next).await;
             }
         };
         let (admitted, claimed) = match next {
             Some(_) => {
-                self.until_answered(|| queue.admit(inbox, &job, element.len(), next)).await?
+                let admit = || queue.admit(inbox, turn, &job, element.len(), next);
+                self.until_answered(admit).await?
             }
             // Nothing can be lost with the answer: the reader looks at the stage again.
-            None => queue.admit(inbox, &job, element.len(), None).await?,
+            None => queue.admit(inbox, turn, &job, element.len(), None).await?,
         };
         metrics::intake(inbox, admitted.as_str());
         match admitted {
-            Admitted::Full => {
-                let problem = crate::job::fields::Problem::new(
-                    "queue_full",
-                    "the queue holds as many jobs as it may",
-                    "push again after retry_ms, or add workers",
-                );
+            Admitted::Full(limit) => {
+                let problem = too_much(limit);
                 let rejection = Rejection {
                     name: Some(job.name.clone()),
                     reply_to: job.reply_to.clone(),
                     problem,
                 };
-                self.reject(inbox, &rejection, Some(FULL_RETRY_MS)).await?;
+                self.reject((inbox, turn), &rejection, Some(FULL_RETRY_MS)).await?;
                 return self.claim_instead(next).await;
             }
             Admitted::Conflict => {
@@ -169,15 +169,15 @@ impl Effects {
     }
 
     /// An element that became no job brought a permit along: use it.
-    async fn claim_instead(&self, next: Option<&Token>) -> Result<Option<Work>, QueueError> {
-        let Some(token) = next else { return Ok(None) };
-        let claimed = self.until_answered(|| self.queue().claim(token)).await?;
+    async fn claim_instead(&self, next: Option<Next<'_>>) -> Result<Option<Work>, QueueError> {
+        let Some(next) = next else { return Ok(None) };
+        let claimed = self.until_answered(|| self.queue().claim(next)).await?;
         Ok(claimed.map(|claimed| Work { claimed, job: None }))
     }
 
     async fn reject(
         &self,
-        inbox: Priority,
+        (inbox, turn): (Priority, u64),
         rejection: &Rejection,
         retry_ms: Option<u64>,
     ) -> Result<(), QueueError> {
@@ -197,44 +197,63 @@ impl Effects {
         let mut reply = Reply::new(name.as_ref().unwrap_or(&unnamed), Status::Rejected);
         reply.error = Some(ReplyError { retry_ms, ..ReplyError::from(&failure) });
         let line = attempt::line(&reply);
-        self.queue()
-            .reject(inbox, name.as_ref(), failure.code, &line, REJECTION_TTL, reply_to.as_deref())
-            .await
+        let refusal = Refusal {
+            code: failure.code,
+            line: &line,
+            reply_ttl: REJECTION_TTL,
+            reply_to: reply_to.as_deref(),
+        };
+        self.queue().reject(inbox, turn, name.as_ref(), &refusal).await
     }
 
-    pub(super) fn claim(&self, permit: Permit) {
+    pub(super) fn claim(&self, permit: Permit, bulk: Bulk) {
         let this = self.clone();
         self.spawn(async move {
             let token = this.queue().token();
-            let claim = async move { this.until_answered(|| this.queue().claim(&token)).await };
+            let claim = async move {
+                let next = Next { token: &token, bulk };
+                this.until_answered(|| this.queue().claim(next)).await
+            };
             let result = contained(claim).await.and_then(|result| result);
             Event::Claimed {
                 permit,
+                bulk,
                 result: result.map(|c| c.map(|claimed| Work { claimed, job: None })),
             }
         });
     }
 
-    pub(super) fn run(&self, id: AttemptId, work: Work, cancel: CancellationToken) {
+    pub(super) fn run(&self, id: AttemptId, work: Work, halt: Halt) {
         let this = self.clone();
         self.spawn(async move {
             let Work { claimed, job } = work;
             let claimed = Arc::new(claimed);
             let (attempt, shared) = (this.attempt.clone(), Arc::clone(&claimed));
-            let ran = contained(async move { attempt.run(&shared, job, &cancel).await }).await;
+            let ran = contained(async move { attempt.run(&shared, job, &halt).await }).await;
             let verdict = ran.unwrap_or_else(|_| this.attempt.panicked(&claimed));
             Event::Ended { attempt: id, lease: claimed.lease.again(), verdict }
         });
     }
 
-    pub(super) fn settle(&self, id: AttemptId, lease: Lease, verdict: Verdict, claim_next: bool) {
+    pub(super) fn settle(
+        &self,
+        id: AttemptId,
+        lease: Lease,
+        verdict: Verdict,
+        claim_next: Option<Bulk>,
+    ) {
         let this = self.clone();
         self.spawn(async move {
-            let next = claim_next.then(|| this.queue().token());
+            let outcome = verdict.outcome();
             let lease = Arc::new(lease);
             let (that, held) = (this.clone(), Arc::clone(&lease));
-            let settle =
-                async move { that.settle_until_lost(&held, &verdict, next.as_ref()).await };
+            let settle = async move {
+                let token = that.queue().token();
+                let next = claim_next.map(|bulk| Next { token: &token, bulk });
+                let result = that.settle_until_lost(&held, &verdict, next).await;
+                tally(&verdict, &result);
+                result
+            };
             let result = contained(settle).await.and_then(|result| result);
             let (result, next) = match result {
                 Ok((settled, next)) => (Ok(settled), next),
@@ -244,7 +263,8 @@ impl Effects {
                 metrics::lease_lost();
                 tracing::warn!(job = %lease.name(), "a stale result was refused: the lease had been lost");
             }
-            Event::Settled { attempt: id, result, next: next.map(|claimed| Work { claimed, job: None }) }
+            let next = next.map(|claimed| Work { claimed, job: None });
+            Event::Settled { attempt: id, outcome, result, next }
         });
     }
 
@@ -254,18 +274,21 @@ impl Effects {
         &self,
         lease: &Lease,
         verdict: &Verdict,
-        next: Option<&Token>,
+        next: Option<Next<'_>>,
     ) -> Result<(Settled, Option<Claimed>), QueueError> {
         let lost_at = Instant::now() + self.lease;
         let mut pause = SHORTEST_PAUSE;
         loop {
             let result = match verdict {
-                Verdict::End(ending) => self.queue().finish(lease, ending, next).await,
-                Verdict::Retry { delay, counted, code } => self
-                    .queue()
-                    .retry(lease, *delay, *counted, code)
-                    .await
-                    .map(|settled| (settled, None)),
+                Verdict::End(ending, _) => self.queue().finish(lease, ending, next).await,
+                Verdict::Fail { delay, past } => {
+                    let settled = self.queue().fail(lease, *delay, past).await;
+                    settled.map(|settled| (settled, None))
+                }
+                Verdict::Release { code, crashed, past } => {
+                    let settled = self.queue().release(lease, code, *crashed, past.as_deref());
+                    settled.await.map(|settled| (settled, None))
+                }
             };
             match result {
                 Err(error) if Instant::now() + pause < lost_at => {
@@ -305,6 +328,28 @@ impl Effects {
         });
     }
 
+    /// Ends jobs whose deadline passed before they started. What is cut off here
+    /// is reaped, and found to be expired when it is claimed.
+    pub(super) fn expire(&self, overdue: Vec<Claimed>) {
+        let this = self.clone();
+        self.spawn(async move {
+            let that = this.clone();
+            let expire = async move {
+                for claimed in overdue {
+                    let verdict = that.attempt.run(&claimed, None, &Halt::default()).await;
+                    let result = that.settle_until_lost(&claimed.lease, &verdict, None).await;
+                    tally(&verdict, &result);
+                    result?;
+                }
+                Ok(())
+            };
+            if let Err(error) = contained(expire).await.and_then(|result| result) {
+                tracing::warn!(error = %super::chain(&error), "overdue jobs could not be ended; they are found again");
+            }
+            Event::Expired
+        });
+    }
+
     pub(super) fn count(&self) {
         let this = self.clone();
         self.spawn(async move { Event::Counted(this.queue().counts().await) });
@@ -329,14 +374,59 @@ impl Effects {
     }
 }
 
+/// What is said of a good element that is one too many.
+fn too_much(limit: Limit) -> Problem {
+    match limit {
+        Limit::QueueJobs => Problem::new(
+            "queue_full",
+            "the queue holds as many jobs as it may",
+            "push again after retry_ms, or add workers",
+        ),
+        Limit::QueueBytes => Problem::new(
+            "queue_full",
+            "the queue holds as many bytes of documents, results and dead letters as it may",
+            "push again after retry_ms, take the replies, purge dead letters, or raise limits.bytes",
+        ),
+        Limit::TenantJobs => Problem::new(
+            "tenant_full",
+            "this tenant has as many waiting jobs as it may",
+            "push again after retry_ms, or raise the tenant's limit with `tillroll tenant set`",
+        ),
+        Limit::TenantBytes => Problem::new(
+            "tenant_full",
+            "this tenant's waiting documents have as many bytes as they may",
+            "push again after retry_ms, or raise the tenant's limit with `tillroll tenant set`",
+        ),
+        Limit::Draining => Problem::new(
+            "draining",
+            "the queue, or this tenant, is being drained: nothing new is taken",
+            "push again once it has been resumed",
+        ),
+    }
+}
+
 /// What is said of an element that made us panic.
 fn ours_to_mend() -> Rejection {
-    let problem = crate::job::fields::Problem::new(
+    let problem = Problem::new(
         "bug",
         "the worker failed while it read this element",
         "this is a bug: please report it, without the document's content",
     );
     Rejection { name: None, reply_to: None, problem }
+}
+
+/// Counts a job that ended, where Redis accepted its end.
+fn tally(verdict: &Verdict, result: &Result<(Settled, Option<Claimed>), QueueError>) {
+    let (Verdict::End(ending, tally), Ok((Settled::Accepted, _))) = (verdict, result) else {
+        return;
+    };
+    metrics::job_ended(ending.status, tally.priority);
+    if let Some((timings, bytes)) = tally.done {
+        let [queued, rendered, total] =
+            [timings.queued_ms, timings.rendered_ms, timings.total_ms].map(Duration::from_millis);
+        metrics::job_timed(queued, rendered, total);
+        metrics::pdf_finished(bytes as u64);
+    }
 }
 
 /// The claimed job is often the one just admitted: then its document is at hand.

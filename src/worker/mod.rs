@@ -16,6 +16,7 @@ mod attempt;
 pub mod dispatcher;
 mod effects;
 pub mod event;
+pub mod settings;
 pub mod snapshot;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
 
 pub use event::Stop;
+pub use settings::{Settings, Shared, Tune};
 pub use snapshot::{Phase, Snapshot, Totals};
 
 use self::attempt::Attempt;
@@ -35,26 +37,13 @@ use self::event::{Effect, Event};
 use self::snapshot::{Browser, Condition, MemoryUse, QueueCounts, Slots};
 use crate::memory::Governor;
 use crate::metrics::{self, QueueState};
-use crate::queue::{Intake, Queue};
+use crate::queue::{Intake, Queue, Room};
 use crate::renderer::Render;
 
 /// Events that may wait; a job causes about four.
 const EVENTS: usize = 1024;
 const INBOUND: usize = 16;
 const TICK: Duration = Duration::from_secs(1);
-
-/// How a worker behaves.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// How long a lease holds without a heartbeat.
-    pub lease: Duration,
-    /// How often leases are renewed.
-    pub heartbeat: Duration,
-    /// How long what runs may take to finish once the worker stops.
-    pub drain: Duration,
-    /// No job may render for longer.
-    pub max_timeout: Duration,
-}
 
 /// A worker, ready to run.
 pub struct Worker {
@@ -84,7 +73,7 @@ impl Worker {
     pub async fn run(mut self) -> Totals {
         let (events, mut reported) = mpsc::channel(EVENTS);
         let (inbound, mut read) = mpsc::channel(INBOUND);
-        let (room, room_seen) = watch::channel(false);
+        let (room, room_seen) = watch::channel(Room::default());
         let effects = Effects {
             attempt: Attempt {
                 queue: self.queue.clone(),
@@ -113,7 +102,8 @@ impl Worker {
 
         loop {
             let ended = self.perform(wanted, &effects, &dispatcher, &mut intake).await;
-            room.send_if_modified(|room| std::mem::replace(room, dispatcher.has_room()) != *room);
+            let wanted_room = dispatcher.room();
+            room.send_if_modified(|room| std::mem::replace(room, wanted_room) != wanted_room);
             if ended {
                 break;
             }
@@ -157,14 +147,19 @@ impl Worker {
     ) -> bool {
         for effect in wanted {
             match effect {
-                Effect::Offer { inbox, element, done, permit } => {
-                    effects.offer(inbox, element, done, permit)
+                Effect::Offer { inbox, turn, element, done, permit, bulk } => {
+                    effects.offer((inbox, turn), element, done, permit, bulk);
                 }
-                Effect::Claim { permit } => effects.claim(permit),
-                Effect::Run { attempt, work, cancel } => effects.run(attempt, *work, cancel),
+                Effect::Claim { permit, bulk } => effects.claim(permit, bulk),
+                Effect::Run { attempt, work, halt } => effects.run(attempt, *work, halt),
                 Effect::Settle { attempt, lease, verdict, claim_next } => {
                     effects.settle(attempt, lease, verdict, claim_next);
                 }
+                Effect::Expire(overdue) => effects.expire(overdue),
+                Effect::Set { key, value } => match (self.settings.tune)(&key, &value) {
+                    Ok(()) => tracing::info!(%key, %value, "a setting was changed"),
+                    Err(why) => tracing::warn!(%key, %value, %why, "a setting was not changed"),
+                },
                 Effect::Beat(leases) => effects.beat(leases, self.describe(dispatcher)),
                 Effect::Housekeep => effects.housekeep(),
                 Effect::Measure => effects.measure(),
@@ -174,7 +169,7 @@ impl Worker {
                         intake.stop().await;
                     }
                 }
-                Effect::StartDrainTimer => effects.timer(self.settings.drain),
+                Effect::StartDrainTimer => effects.timer(self.settings.drain.get()),
                 Effect::Finish => return true,
             }
         }
@@ -230,6 +225,11 @@ impl Worker {
             metrics::queue_jobs(QueueState::Leased, jobs.leased);
             metrics::queue_jobs(QueueState::Dead, jobs.dead);
         }
+        if let Some(counts) = dispatcher.counts() {
+            metrics::queue_bytes(counts.bytes, counts.held, counts.dead_bytes);
+            metrics::tenants_broken(counts.broken);
+        }
+        metrics::claims_hindered(dispatcher.hindrance().is_some());
         self.snapshot.send_modify(|snapshot| {
             snapshot.browser = vitals.browser.map(|(pid, version)| Browser {
                 pid,
@@ -239,6 +239,7 @@ impl Worker {
             snapshot.jobs = jobs;
             snapshot.phase = dispatcher.phase();
             snapshot.redis = condition(dispatcher.redis());
+            snapshot.claims = dispatcher.hindrance().map_or_else(Condition::ok, Condition::bad);
             snapshot.renderer = condition(dispatcher.renderer());
             snapshot.renderer_kind = self.renderer.kind();
             snapshot.slots = Slots { total: self.governor.slots(), in_use: dispatcher.running() };

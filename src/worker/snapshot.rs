@@ -128,6 +128,9 @@ pub struct Snapshot {
     pub phase: Phase,
     /// Redis.
     pub redis: Condition,
+    /// Whether jobs may be started: not while the queue is paused, or too many
+    /// results wait for their producers.
+    pub claims: Condition,
     /// Chromium.
     pub renderer: Condition,
     /// What renders: `chromium`, or `null` (every document gets the same page).
@@ -153,7 +156,7 @@ pub struct Snapshot {
 /// Why a worker does not take jobs: one line for each thing that is away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reason {
-    /// `phase`, `redis`, `renderer`, `memory` or `dispatcher`.
+    /// `phase`, `redis`, `claims`, `renderer`, `memory` or `dispatcher`.
     pub what: &'static str,
     /// Why.
     pub why: String,
@@ -174,6 +177,7 @@ impl Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             phase: Phase::Starting,
             redis: Condition::bad("not connected yet"),
+            claims: Condition::ok(),
             renderer: Condition::bad("not launched yet"),
             renderer_kind: "chromium",
             slots: Slots::default(),
@@ -226,6 +230,7 @@ impl Snapshot {
         reasons.extend(phase.map(|why| Reason { what: "phase", why: why.into() }));
         for (what, condition) in [
             ("redis", &self.redis),
+            ("claims", &self.claims),
             ("renderer", &self.renderer),
             ("memory", &self.memory.condition),
         ] {

@@ -122,6 +122,8 @@ pub struct Record {
     pub deadline_ms: Option<u64>,
     /// When a delayed job is ready again.
     pub due_ms: Option<u64>,
+    /// Why its last attempt failed: a bounded code.
+    pub code: Option<String>,
     /// Who has it.
     pub worker: Option<String>,
     /// When its lease ends unless it is renewed.
@@ -145,7 +147,8 @@ impl Client {
         let keys = self.keys();
         let shown = name.to_string();
         let mut connection = self.connection().await?;
-        let (time, fields, ttl, due, lease): ((u64, u64), Fields, i64, Score, Score) = pipe()
+        type Answer = ((u64, u64), Fields, i64, Score, Score, Score);
+        let (time, fields, ttl, due, lease, until): Answer = pipe()
             .cmd("TIME")
             .cmd("HGETALL")
             .arg(keys.job(name))
@@ -156,6 +159,9 @@ impl Client {
             .arg(&shown)
             .cmd("ZSCORE")
             .arg(keys.leased())
+            .arg(&shown)
+            .cmd("ZSCORE")
+            .arg(keys.dead())
             .arg(&shown)
             .query_async(&mut connection)
             .await?;
@@ -180,22 +186,26 @@ impl Client {
         let number = |field: &str| fields.get(field).and_then(|text| text.parse::<u64>().ok());
         let small = |field| number(field).and_then(|n| u32::try_from(n).ok());
         let state = fields.get("state").and_then(|text| State::named(text));
+        let now_ms = time.0 * 1000 + time.1 / 1000;
+        // A dead letter has no time to live in Redis: housekeeping takes it.
+        let dead_ttl = until.map(|until| whole(until).saturating_sub(now_ms));
         let mut record = Record {
             job: shown,
             state: state.unwrap_or(State::Unknown),
-            now_ms: time.0 * 1000 + time.1 / 1000,
+            now_ms,
             priority: fields.get("priority").cloned(),
             bytes: number("bytes"),
             attempts: small("attempts").unwrap_or(0),
             max_attempts: small("max"),
-            crashes: small("crashes").unwrap_or(0),
             admitted_ms: number("admitted"),
             claimed_ms: number("claimed"),
             deadline_ms: number("deadline").filter(|at| *at > 0),
             due_ms: due.map(whole),
             worker: fields.get("worker").cloned(),
             lease_until_ms: lease.map(whole),
-            record_ttl_ms: positive(ttl),
+            record_ttl_ms: positive(ttl).or(dead_ttl),
+            code: fields.get("code").filter(|code| *code != "ok").cloned(),
+            crashes: small("crashes").unwrap_or(0),
             document,
             reply,
             pdf,

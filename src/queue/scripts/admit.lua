@@ -3,34 +3,66 @@
 --
 -- KEYS  stage, job:<name>, doc:<name>, reply:<name>, pdf:<name>, result:<name>, its inbox
 -- ARGV  prefix, name, priority, digest, bytes, delay ms, deadline ms (0: none),
---       max attempts, reply ttl ms, reply_to ('': none), max jobs,
---       worker, token ('': do not claim), lease ms
+--       max attempts, reply ttl ms, reply_to ('': none), worker, turn,
+--       token ('': do not claim), lease ms, bulk (1|0: may a bulk job be claimed)
 -- Returns {outcome, claim or false}:
 --   admitted   the document was moved by RENAME and the job is ready or delayed
 --   duplicate  the same content under the same name is alive
 --   held       it has ended, and its result is held: answered from that
 --   conflict   other content under this name is alive; nothing was touched but the stage
---   full       too many jobs; the stage was left for `reject`, and nothing was claimed
---   gone       the stage is empty: another worker admitted it, or a reply was lost
+--   queue_full, queue_bytes, tenant_full, tenant_bytes, draining
+--              a limit; the stage was left for `reject`, and nothing was claimed
+--   gone       the stage is empty, or what is in it came later: another worker
+--              admitted it, or a reply was lost
 -- Never overwrites a living job, never looks into a document.
 
-local name, priority, digest = ARGV[2], ARGV[3], ARGV[4]
-local worker, token, lease_ms = ARGV[12], ARGV[13], tonumber(ARGV[14])
+local name, priority, digest, bytes = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local worker, turn, token = ARGV[11], ARGV[12], ARGV[13]
+local inbox = KEYS[7]
+local tenant = tenant_of(name)
 
 local function answer(outcome)
   if token == '' then
     return { outcome, false }
   end
-  return { outcome, claim(worker, token, lease_ms) }
+  return { outcome, claim(worker, token, tonumber(ARGV[14]), ARGV[15]) }
 end
 
-if call('EXISTS', KEYS[1]) == 0 then
+-- The first limit that this job would exceed, or false.
+local function exceeded()
+  local queue = call('HMGET', STATE, 'jobs', 'bytes', 'held', 'dead_bytes')
+  local set = call('HMGET', P .. 'tenant:' .. tenant, 'state', 'jobs', 'bytes')
+  local use = call('HMGET', P .. 'use:' .. tenant, 'jobs', 'bytes')
+  if configured('state') == 'draining' or set[1] == 'draining' then
+    return 'draining'
+  end
+  local function over(most, value)
+    return most > 0 and value > most
+  end
+  if over(limit('jobs'), number(queue[1]) + 1) then
+    return 'queue_full'
+  end
+  if over(limit('bytes'), number(queue[2]) + number(queue[3]) + number(queue[4]) + bytes) then
+    return 'queue_bytes'
+  end
+  if over(set[2] and tonumber(set[2]) or limit('tenant_jobs'), number(use[1]) + 1) then
+    return 'tenant_full'
+  end
+  if over(set[3] and tonumber(set[3]) or limit('tenant_bytes'), number(use[2]) + bytes) then
+    return 'tenant_bytes'
+  end
+  return false
+end
+
+begin()
+if is_late(worker, inbox, turn) or call('EXISTS', KEYS[1]) == 0 then
   return answer('gone')
 end
-only_the_latest(KEYS[1], KEYS[7])
+only_the_latest(KEYS[1], inbox)
 
 local old = call('HMGET', KEYS[2], 'state', 'digest')
 if living(old[1]) then
+  dealt_with(worker, inbox, turn)
   call('UNLINK', KEYS[1])
   if old[2] == digest then
     event('duplicate', name, 'alive')
@@ -42,35 +74,40 @@ end
 if old[1] and old[2] == digest then
   local line = call('GET', KEYS[6])
   if call('EXISTS', KEYS[4]) == 1 or (line and call('EXISTS', KEYS[5]) == 1) then
+    dealt_with(worker, inbox, turn)
     call('UNLINK', KEYS[1])
     if line and ARGV[10] ~= '' then
-      local list = P .. 'replies:' .. ARGV[10]
-      call('LPUSH', list, line)
-      keep(list, ARGV[9])
+      answer_producer(name, line, ARGV[9], ARGV[10])
     elseif call('EXISTS', KEYS[4]) == 0 then
-      call('RPUSH', KEYS[4], line)
-      call('PEXPIRE', KEYS[4], ARGV[9])
+      answer_producer(name, line, ARGV[9], '')
     end
     event('duplicate', name, 'held')
     return answer('held')
   end
 end
-if tonumber(call('HGET', P .. 'state', 'jobs') or '0') >= tonumber(ARGV[11]) then
-  return { 'full', false }
+local too_much = exceeded()
+if too_much then
+  return { too_much, false }
 end
 
 local at = now()
 local delay, deadline = tonumber(ARGV[6]), tonumber(ARGV[7])
+dealt_with(worker, inbox, turn)
 -- What is left under this name makes room: of an ended job, of one whose record
 -- ran out before its reply, of a rejected push. Whoever waits now waits for the new job.
-call('UNLINK', KEYS[2], KEYS[4], KEYS[5], KEYS[6])
-call('ZREM', P .. 'dead', name)
+forget_dead(name)
+call('UNLINK', KEYS[2], KEYS[4], KEYS[5], KEYS[6], P .. 'history:' .. name)
+hold('reply:' .. name, 0)
+hold('pdf:' .. name, 0)
 call('RENAME', KEYS[1], KEYS[3])
 call('PERSIST', KEYS[3])
-call('HSET', KEYS[2], 'state', 'ready', 'priority', priority, 'digest', digest, 'bytes', ARGV[5],
+call('HSET', KEYS[2], 'state', 'ready', 'priority', priority, 'digest', digest, 'bytes', bytes,
   'attempts', '0', 'max', ARGV[8], 'admitted', at, 'deadline', deadline > 0 and at + deadline or 0)
-call('HINCRBY', P .. 'state', 'jobs', 1)
-call('HINCRBY', P .. 'state', 'bytes', ARGV[5])
+count_job(tenant, bytes, 1)
+call('ZADD', P .. 'tenants', at, tenant)
+if deadline > 0 then
+  call('ZADD', P .. 'deadlines', at + deadline, name)
+end
 if delay > 0 then
   call('HSET', KEYS[2], 'state', 'delayed')
   call('ZADD', P .. 'delayed', at + delay, name)
@@ -79,6 +116,6 @@ else
 end
 event('admitted', name, priority)
 if token == '' and delay == 0 then
-  ring_bell()
+  ring_bell(priority)
 end
 return answer('admitted')

@@ -10,9 +10,13 @@
 local at = now()
 local moved = 0
 for _, worker in ipairs(call('ZRANGEBYSCORE', KEYS[1], '-inf', at - ARGV[2], 'LIMIT', 0, 100)) do
+  begin()
   local stages = { [P .. 'stage:' .. worker] = KEYS[2], [P .. 'stage:bulk:' .. worker] = KEYS[3] }
   for stage, inbox in pairs(stages) do
-    while call('EXISTS', stage) == 1 do
+    for _ = 1, 10 do
+      if call('EXISTS', stage) == 0 then
+        break
+      end
       call('RPOPLPUSH', stage, inbox)
       moved = moved + 1
       event('adopted', '', worker)
@@ -20,7 +24,7 @@ for _, worker in ipairs(call('ZRANGEBYSCORE', KEYS[1], '-inf', at - ARGV[2], 'LI
   end
   if tonumber(call('ZSCORE', KEYS[1], worker)) < at - ARGV[3] then
     call('ZREM', KEYS[1], worker)
-    call('UNLINK', P .. 'ctl:' .. worker, P .. 'claims:' .. worker)
+    call('UNLINK', P .. 'ctl:' .. worker, P .. 'claims:' .. worker, P .. 'turns:' .. worker)
   end
 end
 return moved

@@ -1,12 +1,13 @@
--- finish: a job ends for good, its result becomes the reply; with a next token
--- the next ready job is claimed in the same call.
+-- finish: a job ends with a PDF, which becomes the reply or is stored; with a
+-- next token the next ready job is claimed in the same call.
 --
--- KEYS  job:<name>, doc:<name>, out:<token> (the result, pushed just before),
---       reply:<name>, pdf:<name>, result:<name>
--- ARGV  prefix, name, token, worker, status (done|dead|expired), kind
---       (reply: `out` is the whole reply; stored: `out` is the PDF; none: no `out`),
---       reply line, reply ttl ms, stored ttl ms, retain ms, reply_to ('': none), code,
---       next token ('': do not claim), lease ms
+-- KEYS  job:<name>, out:<token> (the result, pushed just before), reply:<name>,
+--       pdf:<name>, result:<name>
+-- ARGV  prefix, name, token, worker, kind (reply: `out` is the whole reply, a list of
+--       one; stored: `out` is the PDF, a string), its bytes, reply line, reply ttl ms,
+--       stored ttl ms, retain ms, reply_to ('': none), the result itself ('': it is in
+--       `out`; a full Redis takes it only this way),
+--       next token ('': do not claim), lease ms, bulk (1|0)
 -- Returns {outcome, claim or false}:
 --   accepted  the one result of this job
 --   repeated  this token's result was accepted before: a reply was lost
@@ -14,62 +15,43 @@
 --   missing   `out` is not there: send it again
 -- Never accepts two results of one job.
 
-local name, token, worker, status, kind = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local name, token, worker, kind, bytes = ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local inline = ARGV[12]
 
 local function answer(outcome)
   if ARGV[13] == '' then
     return { outcome, false }
   end
-  return { outcome, claim(worker, ARGV[13], tonumber(ARGV[14])) }
+  return { outcome, claim(worker, ARGV[13], tonumber(ARGV[14]), ARGV[15]) }
 end
 
+begin()
 if not holds(name, token) then
-  call('UNLINK', KEYS[3])
-  if call('HGET', KEYS[1], 'settled') == token then
-    return answer('repeated')
-  end
-  call('HDEL', P .. 'claims:' .. worker, token)
-  return answer('stale')
+  call('UNLINK', KEYS[2])
+  return answer(refusal(name, token, worker))
 end
-if kind ~= 'none' and call('EXISTS', KEYS[3]) == 0 then
+if inline == '' and call('EXISTS', KEYS[2]) == 0 then
   return { 'missing', false }
 end
 
--- Room first: what is freed here pays for what is written below.
-local retain = math.max(tonumber(ARGV[10]), 60000)
-if status == 'dead' then
-  call('PEXPIRE', KEYS[2], retain)
-else
-  call('UNLINK', KEYS[2])
-end
-local bytes = tonumber(call('HGET', KEYS[1], 'bytes') or '0')
 drop_lease(name, token, worker)
-call('HSET', KEYS[1], 'state', status, 'settled', token)
-call('PEXPIRE', KEYS[1], retain)
-call('HINCRBY', P .. 'state', 'jobs', -1)
-call('HINCRBY', P .. 'state', 'bytes', -bytes)
-call('HINCRBY', P .. 'state', 'ended:' .. status, 1)
-if status == 'dead' then
-  call('ZADD', P .. 'dead', now() + retain, name)
+end_job(name, 'done', 'ok', token, math.max(tonumber(ARGV[10]), 60000))
+local target, ttl = KEYS[3], ARGV[8]
+if kind == 'stored' then
+  target, ttl = KEYS[4], ARGV[9]
 end
-
-if kind == 'reply' then
-  call('RENAME', KEYS[3], KEYS[4])
-  call('PEXPIRE', KEYS[4], ARGV[8])
+if inline == '' then
+  call('RENAME', KEYS[2], target)
+elseif kind == 'stored' then
+  call('SET', target, inline)
 else
-  if kind == 'stored' then
-    call('RENAME', KEYS[3], KEYS[5])
-    call('PEXPIRE', KEYS[5], ARGV[9])
-    call('SET', KEYS[6], ARGV[7], 'PX', ARGV[9])
-  end
-  local list = KEYS[4]
-  if ARGV[11] ~= '' then
-    list = P .. 'replies:' .. ARGV[11]
-  else
-    call('UNLINK', list)
-  end
-  call('LPUSH', list, ARGV[7])
-  keep(list, ARGV[8])
+  call('UNLINK', target)
+  call('RPUSH', target, inline)
 end
-event(status, name, ARGV[12])
+call('PEXPIRE', target, ttl)
+hold(kind == 'stored' and 'pdf:' .. name or 'reply:' .. name, bytes)
+if kind == 'stored' then
+  call('SET', KEYS[5], ARGV[7], 'PX', ttl)
+  answer_producer(name, ARGV[7], ARGV[8], ARGV[11])
+end
 return answer('accepted')

@@ -5,6 +5,10 @@
 -- Returns how many. At most 100 a call.
 
 local names = call('ZRANGEBYSCORE', KEYS[1], '-inf', now(), 'LIMIT', 0, 100)
+if #names == 0 then
+  return 0
+end
+begin()
 for _, name in ipairs(names) do
   call('ZREM', KEYS[1], name)
   local f = call('HMGET', P .. 'job:' .. name, 'state', 'priority')
@@ -12,7 +16,5 @@ for _, name in ipairs(names) do
     make_ready(name, f[2], false)
   end
 end
-if #names > 0 then
-  ring_bell()
-end
+ring_bells()
 return #names

@@ -1,28 +1,33 @@
 -- reap: leases that ran out: their worker died or was cut off. The attempt is
 -- not counted, the crash is, so that a job that kills workers comes to an end.
--- Dead letters whose record has run out are forgotten.
 --
 -- KEYS  leased
 -- ARGV  prefix
--- Returns how many jobs are ready again. At most 100 a call, and 100 dead letters.
+-- Returns how many jobs are ready again. At most 100 a call.
 
-local names = call('ZRANGEBYSCORE', KEYS[1], '-inf', now(), 'LIMIT', 0, 100)
+local at = now()
+local names = call('ZRANGEBYSCORE', KEYS[1], '-inf', at, 'LIMIT', 0, 100)
+if #names == 0 then
+  return 0
+end
+begin()
 for _, name in ipairs(names) do
   local job = P .. 'job:' .. name
-  local f = call('HMGET', job, 'state', 'token', 'worker', 'priority')
+  local f = call('HMGET', job, 'state', 'token', 'worker', 'priority', 'attempts', 'claimed')
   call('ZREM', KEYS[1], name)
   if f[1] == 'leased' then
     drop_lease(name, f[2], f[3])
+    remember(name, cjson.encode({
+      at = at, attempt = number(f[5]), worker = f[3], class = 'interrupted', code = 'lease_expired',
+      message = 'its worker died, or was cut off from Redis',
+      remedy = 'nothing, if it happens once; else look at the memory and the log of that worker',
+      duration_ms = at - number(f[6]), counted = false,
+    }))
     call('HINCRBY', job, 'attempts', -1)
     call('HINCRBY', job, 'crashes', 1)
     make_ready(name, f[4], true)
     event('reaped', name, 'lease_expired')
   end
 end
-if #names > 0 then
-  ring_bell()
-end
-for _, name in ipairs(call('ZRANGEBYSCORE', P .. 'dead', '-inf', now(), 'LIMIT', 0, 100)) do
-  call('ZREM', P .. 'dead', name)
-end
+ring_bells()
 return #names

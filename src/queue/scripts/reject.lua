@@ -3,26 +3,23 @@
 --
 -- KEYS  stage, job:<name> or a key that is never written where there is no name,
 --       reply:<name> or the same, malformed, the stage's inbox
--- ARGV  prefix, name ('': unreadable), code, reply line, reply ttl ms, reply_to ('': none)
+-- ARGV  prefix, name ('': unreadable), code, reply line, reply ttl ms, reply_to ('': none),
+--       worker, turn
 -- Returns replied | unanswered | gone.
 -- Never touches the reply of a living or ended job of the same name.
 
-if call('EXISTS', KEYS[1]) == 0 then
+begin()
+if is_late(ARGV[7], KEYS[5], ARGV[8]) or call('EXISTS', KEYS[1]) == 0 then
   return 'gone'
 end
 only_the_latest(KEYS[1], KEYS[5])
+dealt_with(ARGV[7], KEYS[5], ARGV[8])
 call('UNLINK', KEYS[1])
 event('rejected', ARGV[2], ARGV[3])
 if ARGV[2] ~= '' then
-  if ARGV[6] ~= '' then
-    local list = P .. 'replies:' .. ARGV[6]
-    call('LPUSH', list, ARGV[4])
-    keep(list, ARGV[5])
-    return 'replied'
-  end
-  if not living(call('HGET', KEYS[2], 'state')) and call('EXISTS', KEYS[3]) == 0 then
-    call('RPUSH', KEYS[3], ARGV[4])
-    call('PEXPIRE', KEYS[3], ARGV[5])
+  local taken = living(call('HGET', KEYS[2], 'state')) or call('EXISTS', KEYS[3]) == 1
+  if ARGV[6] ~= '' or not taken then
+    answer_producer(ARGV[2], ARGV[4], ARGV[5], ARGV[6])
     return 'replied'
   end
 end

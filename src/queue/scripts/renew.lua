@@ -2,17 +2,23 @@
 --
 -- KEYS  workers, worker:<id>
 -- ARGV  prefix, worker, description (JSON), lease ms, then name and token of each lease
--- Returns the tokens whose lease is lost: their renders must stop, and may write nothing.
+-- Returns two lists of tokens: whose lease is lost (their renders must stop, and may
+-- write nothing), and whose job somebody cancelled.
 
 local at = now()
+begin()
 call('ZADD', KEYS[1], at, ARGV[2])
 call('SET', KEYS[2], ARGV[3], 'PX', 86400000)
-local lost = {}
+local lost, cancelled = {}, {}
 for i = 5, #ARGV, 2 do
-  if holds(ARGV[i], ARGV[i + 1]) then
-    call('ZADD', P .. 'leased', 'XX', at + tonumber(ARGV[4]), ARGV[i])
+  local name, token = ARGV[i], ARGV[i + 1]
+  if holds(name, token) then
+    call('ZADD', P .. 'leased', 'XX', at + tonumber(ARGV[4]), name)
+    if call('HEXISTS', P .. 'job:' .. name, 'cancel') == 1 then
+      cancelled[#cancelled + 1] = token
+    end
   else
-    lost[#lost + 1] = ARGV[i + 1]
+    lost[#lost + 1] = token
   end
 end
-return lost
+return { lost, cancelled }

@@ -4,7 +4,7 @@ use tillroll::job::Priority::{Bulk, Interactive};
 use tillroll::queue::{Admitted, Settled};
 
 use crate::support::rig::{dead, done};
-use crate::support::{Rig, document, expect_claim, parsed};
+use crate::support::{Rig, document, expect_claim, parsed, under};
 
 #[tokio::test]
 async fn a_job_goes_from_the_inbox_to_its_reply() {
@@ -41,7 +41,7 @@ async fn the_worker_that_admits_may_claim_in_the_same_call() {
         let token = queue.token();
         let job = parsed(inbox, &element);
         let (admitted, claimed) =
-            queue.admit(inbox, &job, element.len(), Some(&token)).await.unwrap();
+            queue.admit(inbox, rig.turn(), &job, element.len(), Some(under(&token))).await.unwrap();
         assert_eq!(admitted, Admitted::Admitted);
         let claimed = claimed.unwrap();
         assert_eq!(claimed.lease.name(), &job.name);
@@ -62,9 +62,16 @@ async fn an_older_job_is_claimed_before_the_one_just_admitted() {
     rig.stage(&queue, Interactive, &element).await;
     let job = parsed(Interactive, &element);
     let token = queue.token();
-    let (_, claimed) = queue.admit(Interactive, &job, element.len(), Some(&token)).await.unwrap();
+    let (_, claimed) = queue
+        .admit(Interactive, rig.turn(), &job, element.len(), Some(under(&token)))
+        .await
+        .unwrap();
     assert_eq!(claimed.unwrap().lease.name().id(), "old");
-    assert_eq!(rig.length(&rig.keys.bell()).await, 1, "work was left behind: the bell rings");
+    assert_eq!(
+        rig.length(&rig.keys.bell(Interactive)).await,
+        1,
+        "work was left behind: the bell rings"
+    );
     rig.assert_consistent().await;
 }
 
@@ -74,7 +81,7 @@ async fn a_delayed_job_is_not_ready_before_its_time() {
     let queue = rig.queue("w1").await;
     rig.admit(&queue, b"{\"id\":\"later\",\"delay_ms\":3600000}\n<p>").await;
     assert_eq!(rig.field("default/later", "state").await.as_deref(), Some("delayed"));
-    assert_eq!(queue.claim(&queue.token()).await.unwrap(), None);
+    assert_eq!(queue.claim(under(&queue.token())).await.unwrap(), None);
     assert_eq!(queue.housekeep().await.unwrap().promoted, 0);
     rig.assert_consistent().await;
     rig.make_due("default/later").await;
@@ -93,7 +100,7 @@ async fn the_same_push_while_it_lives_is_one_job() {
     let claimed = expect_claim(&queue).await;
     assert_eq!(rig.admit(&queue, &element).await, Admitted::Duplicate, "while leased too");
     rig.assert_consistent().await;
-    assert_eq!(queue.claim(&queue.token()).await.unwrap(), None);
+    assert_eq!(queue.claim(under(&queue.token())).await.unwrap(), None);
     queue.finish(&claimed.lease, &done(b"%PDF"), None).await.unwrap();
     rig.assert_at_rest().await;
 }
@@ -222,14 +229,17 @@ async fn a_full_queue_leaves_the_element_for_its_rejection() {
     let rig = Rig::new();
     let queue = rig.queue("w1").await;
     rig.admit(&queue, &document("acme", "older", "<p>")).await;
-    let _: i64 = rig.ask(&["HSET", &rig.keys.state(), "jobs", "1000000"]).await;
+    queue.set_limit("jobs", Some(1)).await.unwrap();
     let element = document("acme", "r-1", "<p>1");
     rig.stage(&queue, Interactive, &element).await;
     let job = parsed(Interactive, &element);
     let token = queue.token();
-    let answer = queue.admit(Interactive, &job, element.len(), Some(&token)).await.unwrap();
+    let answer = queue
+        .admit(Interactive, rig.turn(), &job, element.len(), Some(under(&token)))
+        .await
+        .unwrap();
     // A claim that came along would be lost if the rejection then failed.
-    assert_eq!(answer, (Admitted::Full, None));
+    assert_eq!(answer, (Admitted::Full(tillroll::queue::Limit::QueueJobs), None));
     assert_eq!(rig.length(&rig.keys.stage(Interactive, "w1")).await, 1);
     assert!(!rig.exists(&rig.keys.job(&job.name)).await);
 }
@@ -242,8 +252,11 @@ async fn an_admission_whose_reply_was_lost_is_repeated_with_the_same_answer() {
     rig.stage(&queue, Interactive, &element).await;
     let job = parsed(Interactive, &element);
     let token = queue.token();
-    let once = queue.admit(Interactive, &job, element.len(), Some(&token)).await.unwrap();
-    let again = queue.admit(Interactive, &job, element.len(), Some(&token)).await.unwrap();
+    let turn = rig.turn();
+    let once =
+        queue.admit(Interactive, turn, &job, element.len(), Some(under(&token))).await.unwrap();
+    let again =
+        queue.admit(Interactive, turn, &job, element.len(), Some(under(&token))).await.unwrap();
     assert_eq!((once.0, again.0), (Admitted::Admitted, Admitted::Gone));
     let (once, again) = (once.1.unwrap(), again.1.unwrap());
     assert_eq!(

@@ -6,7 +6,7 @@ use tillroll::job::Priority::{Bulk, Interactive};
 use tillroll::queue::Settled;
 
 use crate::support::rig::{dead, done};
-use crate::support::{Rig, document, expect_claim};
+use crate::support::{Calls, Rig, document, expect_claim, under};
 
 #[tokio::test]
 async fn bulk_is_not_starved_and_does_not_stand_before_interactive() {
@@ -74,8 +74,8 @@ async fn a_claim_whose_reply_was_lost_gives_the_same_job_again() {
         rig.admit(&queue, &document("acme", id, "<p>")).await;
     }
     let token = queue.token();
-    let once = queue.claim(&token).await.unwrap().unwrap();
-    let again = queue.claim(&token).await.unwrap().unwrap();
+    let once = queue.claim(under(&token)).await.unwrap().unwrap();
+    let again = queue.claim(under(&token)).await.unwrap().unwrap();
     assert_eq!((&once.lease, once.attempt), (&again.lease, again.attempt));
     assert_eq!(rig.field("acme/r-2", "state").await.as_deref(), Some("ready"));
     rig.assert_consistent().await;
@@ -104,16 +104,16 @@ async fn a_heartbeat_keeps_leases_and_names_those_that_are_lost() {
         rig.expire_lease(name).await;
     }
     let leases = [(kept.name().clone(), kept.token().to_owned())];
-    assert_eq!(queue.renew(&leases, "{}").await.unwrap(), [""; 0]);
+    assert_eq!(queue.renew(&leases, "{}").await.unwrap().lost, [""; 0]);
     let other = rig.queue("w2").await;
     assert_eq!(other.housekeep().await.unwrap().reaped, 1, "only what was not renewed");
     rig.assert_consistent().await;
     let both = [leases[0].clone(), (lost.name().clone(), lost.token().to_owned())];
-    assert_eq!(queue.renew(&both, "{}").await.unwrap(), [lost.token()]);
+    assert_eq!(queue.renew(&both, "{}").await.unwrap().lost, [lost.token()]);
     // The other one has it now: still lost, though the name is leased.
     let theirs = expect_claim(&other).await;
     assert_eq!(theirs.lease.name(), lost.name());
-    assert_eq!(queue.renew(&both, "{}").await.unwrap(), [lost.token()]);
+    assert_eq!(queue.renew(&both, "{}").await.unwrap().lost, [lost.token()]);
     rig.assert_consistent().await;
 }
 
@@ -156,12 +156,12 @@ async fn tokens_are_equal_or_not_never_older_or_newer() {
     let queue = rig.queue("w1").await;
     rig.admit(&queue, &document("acme", "r-1", "<p>")).await;
     let first = "w1:2:00000000".to_owned();
-    let stale = queue.claim(&first).await.unwrap().unwrap().lease;
+    let stale = queue.claim(under(&first)).await.unwrap().unwrap().lease;
     rig.expire_lease("acme/r-1").await;
     queue.housekeep().await.unwrap();
     // A counter that went back, as after a failover.
     let second = "w1:1:00000000".to_owned();
-    let holder = queue.claim(&second).await.unwrap().unwrap().lease;
+    let holder = queue.claim(under(&second)).await.unwrap().unwrap().lease;
     let (settled, _) = queue.finish(&stale, &done(b"%PDF stale"), None).await.unwrap();
     assert_eq!(settled, Settled::Stale);
     let (settled, _) = queue.finish(&holder, &done(b"%PDF"), None).await.unwrap();

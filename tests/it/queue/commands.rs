@@ -18,6 +18,14 @@ const KNOWN: &[(&str, &str)] = &[
     ("HINCRBY", "2.0.0"),
     ("HMGET", "2.0.0"),
     ("HSET", "2.0.0"),
+    ("HEXISTS", "2.0.0"),
+    ("HSCAN", "2.8.0"),
+    ("LRANGE", "1.0.0"),
+    ("SADD", "1.0.0"),
+    ("SREM", "1.0.0"),
+    ("SCARD", "1.0.0"),
+    ("ZREVRANGE", "1.2.0"),
+    ("SCRIPT", "2.6.0"),
     ("INFO", "1.0.0"),
     ("LINDEX", "1.0.0"),
     ("LLEN", "1.0.0"),
@@ -97,7 +105,7 @@ fn used() -> BTreeSet<String> {
     let mut commands = BTreeSet::new();
     for (path, text) in sources() {
         let found = if path.extension().is_some_and(|end| end == "lua") {
-            // The prelude names `redis.call` once, to give it a short name, and
+            // `base.lua` names `redis.call` once, to give it a short name; `ring.lua`
             // chooses between two commands once.
             let text = text.replace("call(front and 'LPUSH' or 'RPUSH'", "call('LPUSH'");
             assert!(!text.contains("pcall"), "{}", path.display());

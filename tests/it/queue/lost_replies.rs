@@ -1,24 +1,12 @@
 //! The worker on a line that loses the reply to one call: no job is done
 //! twice, none waits for a lease that nobody holds, none is blamed.
 
-use redis::Script;
 use tillroll::failure::Class;
 use tillroll::job::Priority::{Bulk, Interactive};
 use tillroll::worker::Stop;
 
 use crate::support::rig::PATIENCE;
 use crate::support::{Proxy, Rig, Running, Scripted, document};
-
-macro_rules! hash {
-    ($file:literal) => {
-        Script::new(concat!(
-            include_str!("../../../src/queue/scripts/prelude.lua"),
-            include_str!(concat!("../../../src/queue/scripts/", $file))
-        ))
-        .get_hash()
-        .to_owned()
-    };
-}
 
 /// Loses a reply (that contains `reply`) to a call with `call` while one job goes through all of them.
 async fn one_job_survives_the_loss_of(call: &str, reply: &str) {
@@ -27,9 +15,10 @@ async fn one_job_survives_the_loss_of(call: &str, reply: &str) {
     renderer.fail("<p>", &[Class::Interrupted]);
     let proxy = Proxy::to(&rig.server.url()).await;
     let queue = Rig::queue_at(proxy.url(), "w1", PATIENCE).await;
+    let hash = queue.script_hash(call);
     let mut worker = Running::on(queue, &renderer, 1, PATIENCE);
     worker.wait_for("running", |seen| seen.renderer.ok).await;
-    proxy.lose_reply_to(call, reply);
+    proxy.lose_reply_to(&hash.unwrap_or_else(|| call.to_owned()), reply);
     // Delayed, so that it is promoted and claimed by itself.
     rig.push(Interactive, b"{\"id\":\"late\",\"delay_ms\":1}\n<p>").await;
     let answer = rig.reply("default/late").await;
@@ -46,37 +35,37 @@ async fn one_job_survives_the_loss_of(call: &str, reply: &str) {
 
 #[tokio::test]
 async fn the_reply_to_an_admission_is_lost() {
-    one_job_survives_the_loss_of(&hash!("admit.lua"), "").await;
+    one_job_survives_the_loss_of("admit", "").await;
 }
 
 #[tokio::test]
 async fn the_reply_to_a_promotion_is_lost() {
-    one_job_survives_the_loss_of(&hash!("promote.lua"), "").await;
+    one_job_survives_the_loss_of("promote", "").await;
 }
 
 #[tokio::test]
 async fn the_reply_to_a_claim_is_lost() {
-    one_job_survives_the_loss_of(&hash!("claim.lua"), "default/late").await;
+    one_job_survives_the_loss_of("claim", "default/late").await;
 }
 
 #[tokio::test]
-async fn the_reply_to_a_retry_is_lost() {
-    one_job_survives_the_loss_of(&hash!("retry.lua"), "").await;
+async fn the_reply_to_a_release_is_lost() {
+    one_job_survives_the_loss_of("release", "").await;
 }
 
 #[tokio::test]
 async fn the_reply_to_a_finish_is_lost() {
-    one_job_survives_the_loss_of(&hash!("finish.lua"), "").await;
+    one_job_survives_the_loss_of("finish", "").await;
 }
 
 #[tokio::test]
 async fn the_reply_to_the_reapers_call_is_lost() {
-    one_job_survives_the_loss_of(&hash!("reap.lua"), "").await;
+    one_job_survives_the_loss_of("reap", "").await;
 }
 
 #[tokio::test]
 async fn the_reply_to_an_adoption_is_lost() {
-    one_job_survives_the_loss_of(&hash!("adopt.lua"), "").await;
+    one_job_survives_the_loss_of("adopt", "").await;
 }
 
 #[tokio::test]
@@ -96,9 +85,10 @@ async fn the_reply_to_an_admission_with_its_claim_is_lost() {
     let renderer = Scripted::open();
     let proxy = Proxy::to(&rig.server.url()).await;
     let queue = Rig::queue_at(proxy.url(), "w1", PATIENCE).await;
+    let hash = queue.script_hash("admit").unwrap();
     let mut worker = Running::on(queue, &renderer, 1, PATIENCE);
     worker.wait_for("running", |seen| seen.renderer.ok).await;
-    proxy.lose_reply_to(&hash!("admit.lua"), "");
+    proxy.lose_reply_to(&hash, "");
     rig.push(Interactive, &document("acme", "r-1", "<p>")).await;
     assert_eq!(rig.reply("acme/r-1").await.line["attempts"], 1);
     worker.stop(Stop::Drain).await;
@@ -110,9 +100,10 @@ async fn the_reply_to_a_rejection_is_lost() {
     let rig = Rig::new();
     let proxy = Proxy::to(&rig.server.url()).await;
     let queue = Rig::queue_at(proxy.url(), "w1", PATIENCE).await;
+    let hash = queue.script_hash("reject").unwrap();
     let mut worker = Running::on(queue, &Scripted::open(), 1, PATIENCE);
     worker.wait_for("running", |seen| seen.renderer.ok).await;
-    proxy.lose_reply_to(&hash!("reject.lua"), "");
+    proxy.lose_reply_to(&hash, "");
     rig.push(Interactive, b"{\"id\":\"r-1\",\"x\":1}\n<p>").await;
     assert_eq!(rig.reply("default/r-1").await.status(), "rejected");
     proxy.wait_lost(1).await;

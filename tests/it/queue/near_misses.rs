@@ -8,7 +8,7 @@ use tillroll::job::Priority::Interactive;
 use tillroll::queue::Admitted;
 use tillroll::worker::Stop;
 
-use crate::support::{Rig, Running, Scripted, document, expect_claim};
+use crate::support::{Calls, Rig, Running, Scripted, document, expect_claim};
 
 #[tokio::test]
 async fn a_refused_document_never_stands_in_for_the_living_job_of_its_name() {
@@ -58,7 +58,7 @@ async fn a_reply_never_shortens_the_life_of_the_others_on_its_list() {
     for (id, ttl) in [("long", 3_600), ("short", 1)] {
         rig.stage(&queue, Interactive, b"{").await;
         let (name, ttl) = (Name::parse(&format!("t/{id}")), Duration::from_secs(ttl));
-        let answered = queue.reject(Interactive, name.as_ref(), "x", "{}", ttl, Some("mailer"));
+        let answered = queue.rejects(rig.turn(), name.as_ref(), "x", "{}", ttl, Some("mailer"));
         answered.await.unwrap();
     }
     assert_eq!(rig.length(&list).await, 2);

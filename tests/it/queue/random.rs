@@ -10,7 +10,7 @@ use tillroll::job::Priority::{Bulk, Interactive};
 use tillroll::queue::{Admitted, Claimed, Lease, Queue, Settled};
 
 use crate::support::rig::{dead, done};
-use crate::support::{Rig, document, parsed};
+use crate::support::{Calls, Rig, document, parsed, under};
 
 /// One thing that happens; numbers choose among what is there.
 #[derive(Debug, Clone)]
@@ -180,8 +180,9 @@ impl<'a> Run<'a> {
         self.rig.stage(queue, inbox, &element).await;
         let job = parsed(inbox, &element);
         let token = claim.then(|| queue.token());
+        let turn = self.rig.turn();
         let (admitted, claimed) =
-            queue.admit(inbox, &job, element.len(), token.as_ref()).await.unwrap();
+            queue.admit(inbox, turn, &job, element.len(), token.as_ref().map(under)).await.unwrap();
         let expected = match self.known.get(name) {
             Some(known) if known.alive && known.content == element => Admitted::Duplicate,
             Some(known) if known.alive => Admitted::Conflict,
@@ -195,8 +196,10 @@ impl<'a> Run<'a> {
             self.known.insert(name.to_owned(), known);
         }
         if self.cut {
-            let (again, same) =
-                queue.admit(inbox, &job, element.len(), token.as_ref()).await.unwrap();
+            let (again, same) = queue
+                .admit(inbox, turn, &job, element.len(), token.as_ref().map(under))
+                .await
+                .unwrap();
             assert_eq!(again, Admitted::Gone);
             if let Some(claimed) = &claimed {
                 assert_eq!(same.map(|claim| claim.lease).as_ref(), Some(&claimed.lease));
@@ -210,9 +213,9 @@ impl<'a> Run<'a> {
     async fn claim(&mut self, worker: usize) {
         let queue = &self.workers[worker];
         let token = queue.token();
-        let claimed = queue.claim(&token).await.unwrap();
+        let claimed = queue.claim(under(&token)).await.unwrap();
         if let (true, Some(claimed)) = (self.cut, &claimed) {
-            let again = queue.claim(&token).await.unwrap().unwrap();
+            let again = queue.claim(under(&token)).await.unwrap().unwrap();
             assert_eq!((&again.lease, again.attempt), (&claimed.lease, claimed.attempt));
         }
         self.hold(worker, claimed);
@@ -232,11 +235,13 @@ impl<'a> Run<'a> {
         let ending = if well { done(pdf.as_bytes()) } else { dead() };
         let queue = &self.workers[worker];
         let token = claim.then(|| queue.token());
-        let (settled, next) = queue.finish(lease, &ending, token.as_ref()).await.unwrap();
+        let (settled, next) =
+            queue.finish(lease, &ending, token.as_ref().map(under)).await.unwrap();
         assert_eq!(settled, Settled::Accepted);
         self.accepted += 1;
         if self.cut {
-            let (settled, same) = queue.finish(lease, &ending, token.as_ref()).await.unwrap();
+            let (settled, same) =
+                queue.finish(lease, &ending, token.as_ref().map(under)).await.unwrap();
             assert_eq!(settled, Settled::Accepted);
             if let Some(next) = &next {
                 assert_eq!(same.map(|claim| claim.lease).as_ref(), Some(&next.lease));

@@ -6,7 +6,7 @@ use tillroll::job::Priority::{Bulk, Interactive};
 use tillroll::queue::{Admitted, Settled};
 
 use crate::support::rig::{dead, done};
-use crate::support::{RedisServer, Rig, document, expect_claim, parsed};
+use crate::support::{Calls, RedisServer, Rig, document, expect_claim, parsed, under};
 
 #[tokio::test]
 async fn a_lease_that_ran_out_counts_a_crash_and_no_attempt() {
@@ -35,10 +35,10 @@ async fn a_claim_after_the_reaper_is_a_new_one() {
     let queue = rig.queue("w1").await;
     rig.admit(&queue, &document("acme", "r-1", "<p>")).await;
     let token = queue.token();
-    queue.claim(&token).await.unwrap().unwrap();
+    queue.claim(under(&token)).await.unwrap().unwrap();
     rig.expire_lease("acme/r-1").await;
     queue.housekeep().await.unwrap();
-    let again = queue.claim(&token).await.unwrap().unwrap();
+    let again = queue.claim(under(&token)).await.unwrap().unwrap();
     assert_eq!((again.attempt, again.crashes), (1, 1));
     rig.assert_consistent().await;
 }
@@ -65,7 +65,8 @@ async fn the_stages_of_a_silent_worker_are_adopted_and_those_of_a_live_one_never
     // The silent one wakes up and offers what it had in hand.
     let element = document("silent", "interactive", "<p>");
     let job = parsed(Interactive, &element);
-    let (admitted, _) = silent.admit(Interactive, &job, element.len(), None).await.unwrap();
+    let (admitted, _) =
+        silent.admit(Interactive, rig.turn(), &job, element.len(), None).await.unwrap();
     assert_eq!(admitted, Admitted::Gone);
     rig.assert_consistent().await;
 }
@@ -108,7 +109,7 @@ async fn scripts_that_redis_forgot_are_loaded_again_in_every_transition() {
         flush().await;
         let claimed = expect_claim(&queue).await;
         flush().await;
-        assert_eq!(queue.renew(&[], "{}").await.unwrap(), [""; 0]);
+        assert_eq!(queue.renew(&[], "{}").await.unwrap().lost, [""; 0]);
         flush().await;
         queue.retry(&claimed.lease, Duration::ZERO, false, "again").await.unwrap();
         let claimed = expect_claim(&queue).await;
@@ -120,7 +121,7 @@ async fn scripts_that_redis_forgot_are_loaded_again_in_every_transition() {
         flush().await;
         rig.stage(&queue, Interactive, b"nonsense").await;
         let ttl = Duration::from_secs(60);
-        queue.reject(Interactive, None, "malformed_header", "{}", ttl, None).await.unwrap();
+        queue.rejects(rig.turn(), None, "malformed_header", "{}", ttl, None).await.unwrap();
     }
     rig.assert_at_rest().await;
 }

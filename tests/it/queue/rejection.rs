@@ -7,7 +7,7 @@ use tillroll::job::Priority::{Bulk, Interactive};
 use tillroll::worker::Stop;
 
 use crate::support::rig::done;
-use crate::support::{Rig, Running, Scripted, document, expect_claim};
+use crate::support::{Calls, Rig, Running, Scripted, document, expect_claim};
 
 const TTL: Duration = Duration::from_secs(600);
 
@@ -75,7 +75,7 @@ async fn the_list_of_the_malformed_is_capped() {
     push.extend(filler.iter().map(String::as_str));
     let _: u64 = rig.ask(&push).await;
     rig.stage(&queue, Interactive, b"nonsense").await;
-    queue.reject(Interactive, None, "malformed_header", "{}", TTL, None).await.unwrap();
+    queue.rejects(rig.turn(), None, "malformed_header", "{}", TTL, None).await.unwrap();
     assert_eq!(rig.length(&key).await, 1000);
     assert_eq!(rig.ask::<String>(&["LINDEX", &key, "0"]).await, "{}");
 }
@@ -99,7 +99,7 @@ async fn a_rejection_never_touches_a_living_job_or_a_waiting_reply() {
     rig.admit(&queue, &document("acme", "r-1", "<p>1")).await;
     let reject = async || {
         rig.stage(&queue, Interactive, b"{\"id\":\"r-1\",\"tenant\":\"acme\",\"x\":1}\n<p>").await;
-        queue.reject(Interactive, Some(&name), "unknown_field", "{}", TTL, None).await.unwrap();
+        queue.rejects(rig.turn(), Some(&name), "unknown_field", "{}", TTL, None).await.unwrap();
         rig.assert_consistent().await;
     };
     reject().await;
@@ -119,7 +119,7 @@ async fn a_corrected_push_is_not_answered_with_the_old_rejection() {
     let queue = rig.queue("w1").await;
     let name = Name::parse("acme/r-1").unwrap();
     rig.stage(&queue, Interactive, b"wrong").await;
-    queue.reject(Interactive, Some(&name), "unknown_field", "{}", TTL, None).await.unwrap();
+    queue.rejects(rig.turn(), Some(&name), "unknown_field", "{}", TTL, None).await.unwrap();
     assert!(rig.exists(&rig.keys.reply(&name)).await);
     rig.admit(&queue, &document("acme", "r-1", "<p>1")).await;
     assert!(!rig.exists(&rig.keys.reply(&name)).await, "whoever waits now would get the rejection");
@@ -132,7 +132,7 @@ async fn a_rejection_that_is_repeated_is_said_once() {
     let name = Name::parse("acme/r-1").unwrap();
     rig.stage(&queue, Interactive, b"wrong").await;
     for _ in 0..2 {
-        queue.reject(Interactive, Some(&name), "x", "{}", TTL, None).await.unwrap();
+        queue.rejects(rig.turn(), Some(&name), "x", "{}", TTL, None).await.unwrap();
     }
     assert_eq!(rig.length(&rig.keys.reply(&name)).await, 1);
     assert_eq!(rig.length(&rig.keys.malformed()).await, 0);

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tillroll::job::Priority::Interactive;
 use tillroll::job::{Output, Status};
 use tillroll::queue::Settled;
 
 use crate::support::rig::{dead, done};
-use crate::support::{Rig, document, expect_claim};
+use crate::support::{Calls, Rig, document, expect_claim, under};
 
 #[tokio::test]
 async fn a_result_whose_reply_was_lost_is_accepted_once() {
@@ -17,8 +18,8 @@ async fn a_result_whose_reply_was_lost_is_accepted_once() {
     }
     let lease = expect_claim(&queue).await.lease;
     let token = queue.token();
-    let (once, next) = queue.finish(&lease, &done(b"%PDF"), Some(&token)).await.unwrap();
-    let (again, same) = queue.finish(&lease, &done(b"%PDF"), Some(&token)).await.unwrap();
+    let (once, next) = queue.finish(&lease, &done(b"%PDF"), Some(under(&token))).await.unwrap();
+    let (again, same) = queue.finish(&lease, &done(b"%PDF"), Some(under(&token))).await.unwrap();
     assert_eq!((once, again), (Settled::Accepted, Settled::Accepted));
     let (next, same) = (next.unwrap(), same.unwrap());
     assert_eq!((&next.lease, next.attempt), (&same.lease, same.attempt));
@@ -113,12 +114,12 @@ async fn a_finish_claims_the_next_job_in_the_same_call() {
     }
     let first = expect_claim(&queue).await.lease;
     let token = queue.token();
-    let (_, next) = queue.finish(&first, &done(b"%PDF"), Some(&token)).await.unwrap();
+    let (_, next) = queue.finish(&first, &done(b"%PDF"), Some(under(&token))).await.unwrap();
     let next = next.unwrap();
     assert_eq!((next.lease.name().id(), next.lease.token()), ("r-2", token.as_str()));
     rig.assert_consistent().await;
     let token = queue.token();
-    let (_, none) = queue.finish(&next.lease, &dead(), Some(&token)).await.unwrap();
+    let (_, none) = queue.finish(&next.lease, &dead(), Some(under(&token))).await.unwrap();
     assert_eq!(none, None);
     rig.assert_at_rest().await;
 }
@@ -139,7 +140,7 @@ async fn a_retry_comes_back_and_counts_or_not() {
             rig.assert_consistent().await;
         }
         if delay == later {
-            assert_eq!(queue.claim(&queue.token()).await.unwrap(), None);
+            assert_eq!(queue.claim(under(&queue.token())).await.unwrap(), None);
             rig.make_due("acme/r-1").await;
             queue.housekeep().await.unwrap();
         }
@@ -161,9 +162,9 @@ async fn a_released_job_is_first_in_its_list_and_rings_the_bell() {
         rig.admit(&queue, &document("acme", id, "<p>")).await;
     }
     let lease = expect_claim(&queue).await.lease;
-    let _: u64 = rig.ask(&["DEL", &rig.keys.bell()]).await;
+    let _: u64 = rig.ask(&["DEL", &rig.keys.bell(Interactive)]).await;
     queue.retry(&lease, Duration::ZERO, false, "released").await.unwrap();
-    assert_eq!(rig.length(&rig.keys.bell()).await, 1);
+    assert_eq!(rig.length(&rig.keys.bell(Interactive)).await, 1);
     assert_eq!(expect_claim(&queue).await.lease.name().id(), "r-1");
 }
 
@@ -177,14 +178,12 @@ async fn a_dead_letter_keeps_its_document_until_it_is_forgotten() {
     queue.finish(&lease, &dead(), None).await.unwrap();
     assert_eq!(queue.element(lease.name()).await.unwrap(), Some(element));
     assert_eq!(queue.counts().await.unwrap().dead, 1);
-    // Its record and document run out; so does its place among the dead.
-    for key in [rig.keys.job(lease.name()), rig.keys.document(lease.name())] {
-        let left: i64 = rig.ask(&["PTTL", &key]).await;
-        assert!(left > 0, "{key} stays for ever");
-    }
+    // When its time is over, housekeeping takes all that is left of it.
     let _: u64 = rig.ask(&["ZADD", &rig.keys.dead(), "XX", "1", "acme/r-1"]).await;
-    let _: u64 =
-        rig.ask(&["DEL", &rig.keys.job(lease.name()), &rig.keys.document(lease.name())]).await;
     queue.housekeep().await.unwrap();
-    assert_eq!(queue.counts().await.unwrap().dead, 0);
+    let counts = queue.counts().await.unwrap();
+    assert_eq!((counts.dead, counts.dead_bytes), (0, 0));
+    for key in [rig.keys.job(lease.name()), rig.keys.document(lease.name())] {
+        assert!(!rig.exists(&key).await, "{key} stays for ever");
+    }
 }

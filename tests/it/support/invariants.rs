@@ -17,7 +17,8 @@ impl Rig {
                 wrong.push(what);
             }
         };
-        let (mut living, mut bytes) = (0, 0);
+        let (mut living, mut bytes, mut dead_bytes) = (0, 0, 0);
+        let mut uses = BTreeMap::<String, (i64, i64, i64)>::new();
         for (name, record) in &seen.records {
             let state = record["state"].as_str();
             let alive = LIVING.contains(&state);
@@ -25,16 +26,29 @@ impl Rig {
                 living += 1;
                 bytes += record["bytes"].parse::<i64>().unwrap();
             }
-            check(alive != seen.expiring.contains(name), format!("{name} is {state}: TTL?"));
+            let kept = alive || state == "dead";
+            check(kept != seen.expiring.contains(name), format!("{name} is {state}: TTL?"));
+            let ends = i64::from(!alive);
+            let accepted = record.get("accepted").map_or(0, |n| n.parse().unwrap());
+            check(accepted == ends, format!("{name} is {state}, {accepted} ends were accepted"));
+            let tenant = name.split('/').next().unwrap().to_owned();
+            let used = uses.entry(tenant).or_default();
+            if alive {
+                used.0 += 1;
+                used.1 += record["bytes"].parse::<i64>().unwrap();
+            } else if state == "dead" {
+                dead_bytes += record["bytes"].parse::<i64>().unwrap();
+            }
+            used.2 += i64::from(state == "leased");
             check(
                 seen.documents.contains(name) == (alive || state == "dead"),
                 format!("{name} is {state}: document?"),
             );
-            let queued = seen.ready.iter().filter(|(_, _, ready)| ready == name).count();
-            check(
-                queued == usize::from(state == "ready"),
-                format!("{name} is {state}, {queued} times ready"),
-            );
+            // The name of a job that was cancelled or expired may stay behind in a list.
+            let queued = seen.ready.iter().any(|(_, _, ready)| ready == name);
+            check(queued || state != "ready", format!("{name} is ready, and in no list"));
+            let due = seen.deadlines.contains(name);
+            check(!due || alive, format!("{name} is {state}, and has a deadline"));
             check(
                 seen.leased.contains(name) == (state == "leased"),
                 format!("{name} is {state}: lease?"),
@@ -63,7 +77,12 @@ impl Rig {
             format!("{} claims, {leases} leases", seen.claims.len()),
         );
         let listed = seen.ready.iter().map(|(_, _, name)| name);
-        let listed = listed.chain(&seen.leased).chain(&seen.delayed).chain(&seen.documents);
+        let listed = listed.filter(|name| seen.records.contains_key(*name));
+        let listed = listed
+            .chain(&seen.deadlines)
+            .chain(&seen.leased)
+            .chain(&seen.delayed)
+            .chain(&seen.documents);
         for name in listed {
             check(seen.records.contains_key(name), format!("{name} has no record"));
         }
@@ -73,6 +92,14 @@ impl Rig {
         check(seen.jobs == living, format!("{} jobs counted, {living} alive", seen.jobs));
         check(seen.bytes == bytes, format!("{} bytes counted, {bytes} there", seen.bytes));
         check(seen.bell <= 1, format!("the bell has {} tokens", seen.bell));
+        check(
+            seen.dead_bytes == dead_bytes,
+            format!("{} bytes of dead letters counted, {dead_bytes} there", seen.dead_bytes),
+        );
+        let held: i64 = seen.held.values().sum();
+        check(seen.held_bytes == held, format!("{} bytes held, {held} listed", seen.held_bytes));
+        uses.retain(|_, used| *used != (0, 0, 0));
+        check(seen.uses == uses, format!("tenants use {:?}, counted {:?}", uses, seen.uses));
         for key in seen.lasting_results {
             check(false, format!("{key} stays for ever"));
         }
@@ -107,8 +134,14 @@ struct Seen {
     dead: BTreeSet<String>,
     /// Worker and token → name.
     claims: BTreeMap<(String, String), String>,
+    deadlines: BTreeSet<String>,
+    held: BTreeMap<String, i64>,
+    /// Tenant → jobs, bytes, running.
+    uses: BTreeMap<String, (i64, i64, i64)>,
     jobs: i64,
     bytes: i64,
+    held_bytes: i64,
+    dead_bytes: i64,
     bell: usize,
     /// Replies, results and the like without a time to live.
     lasting_results: Vec<String>,
@@ -159,18 +192,30 @@ impl Seen {
                     let state: HashMap<String, String> = ask(&mut redis, &["HGETALL", &key]).await;
                     let number = |field: &str| state.get(field).map_or(0, |n| n.parse().unwrap());
                     (seen.jobs, seen.bytes) = (number("jobs"), number("bytes"));
+                    (seen.held_bytes, seen.dead_bytes) = (number("held"), number("dead_bytes"));
                 }
-                "bell" => seen.bell = ask(&mut redis, &["LLEN", &key]).await,
+                "bell" => seen.bell = seen.bell.max(ask(&mut redis, &["LLEN", &key]).await),
+                "deadlines" => seen.deadlines = ask(&mut redis, &["ZRANGE", &key, "0", "-1"]).await,
+                "held" => seen.held = ask(&mut redis, &["HGETALL", &key]).await,
+                "use" => {
+                    let used: HashMap<String, String> = ask(&mut redis, &["HGETALL", &key]).await;
+                    let number = |field: &str| used.get(field).map_or(0, |n| n.parse().unwrap());
+                    let counted = (number("jobs"), number("bytes"), number("running"));
+                    if counted != (0, 0, 0) {
+                        seen.uses.insert(of.clone(), counted);
+                    }
+                }
                 "reply" | "replies" | "pdf" | "result" => {
                     if ask::<i64>(&mut redis, &["PTTL", &key]).await < 0 {
                         seen.lasting_results.push(key.clone());
                     }
                 }
                 "in" | "stage" | "out" => {}
-                "events" | "workers" | "worker" | "malformed" | "ctl" => {}
+                "events" | "workers" | "worker" | "malformed" | "ctl" | "turns" => {}
+                "config" | "tenant" | "tenants" | "broken" | "history" => {}
                 _ => panic!("{key} is no key of the contract"),
             }
-            if ["in", "stage", "out", "ready", "ring", "leased", "delayed", "claims"]
+            if ["in", "stage", "out", "ready", "ring", "leased", "delayed", "claims", "deadlines"]
                 .contains(&kind)
             {
                 seen.left_over.push(key.clone());

@@ -11,5 +11,5 @@ pub(crate) mod worker;
 pub(crate) use proxy::Proxy;
 pub(crate) use redis_server::RedisServer;
 pub(crate) use renderer::Scripted;
-pub(crate) use rig::{Rig, document, expect_claim, parsed};
+pub(crate) use rig::{Calls, Rig, document, expect_claim, parsed, under};
 pub(crate) use worker::Running;

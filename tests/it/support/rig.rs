@@ -1,12 +1,16 @@
 //! One queue on one private Redis, and the hands of a producer and an operator.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, cmd};
 use serde_json::Value;
 use tillroll::job::{Job, Name, Output, Priority, Status};
-use tillroll::queue::{Admitted, Claimed, Ending, Keys, Queue, QueueConfig};
+use tillroll::queue::{
+    Admitted, Claimed, Ending, Keys, Lease, LimitSettings, Next, Past, Queue, QueueConfig,
+    QueueError, Refusal, Settled, Token,
+};
 
 use super::RedisServer;
 
@@ -40,6 +44,7 @@ impl Answer {
 pub(crate) struct Rig {
     pub server: RedisServer,
     pub keys: Keys,
+    turns: AtomicU64,
 }
 
 impl Rig {
@@ -49,7 +54,7 @@ impl Rig {
     }
 
     pub(crate) fn on(server: RedisServer) -> Self {
-        Self { server, keys: Keys::new("receipts") }
+        Self { server, keys: Keys::new("receipts"), turns: AtomicU64::new(0) }
     }
 
     /// A connection of one's own; its reads may block for as long as a test waits.
@@ -81,6 +86,8 @@ impl Rig {
             worker: id.to_owned(),
             lease,
             response_timeout: Duration::from_secs(2),
+            limits: LimitSettings::default(),
+            fenced: true,
         })
         .await
         .unwrap()
@@ -90,6 +97,11 @@ impl Rig {
         let mut command = cmd("LPUSH");
         command.arg(self.keys.inbox(inbox)).arg(element);
         command.query_async::<()>(&mut self.connection().await).await.unwrap();
+    }
+
+    /// The number of the next element that a worker takes: each is dealt with once.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Pushes an element and takes it into the stage of `queue`'s worker.
@@ -113,7 +125,8 @@ impl Rig {
     ) -> Admitted {
         self.stage(queue, inbox, element).await;
         let job = parsed(inbox, element);
-        let (admitted, claim) = queue.admit(inbox, &job, element.len(), None).await.unwrap();
+        let (admitted, claim) =
+            queue.admit(inbox, self.turn(), &job, element.len(), None).await.unwrap();
         assert_eq!(claim, None, "nobody asked for a claim");
         admitted
     }
@@ -205,7 +218,7 @@ pub(crate) fn parsed(inbox: Priority, element: &[u8]) -> Job {
 }
 
 pub(crate) async fn expect_claim(queue: &Queue) -> Claimed {
-    queue.claim(&queue.token()).await.unwrap().expect("there is a ready job")
+    queue.claim(under(&queue.token())).await.unwrap().expect("there is a ready job")
 }
 
 /// A job that ends well with `pdf` in its reply.
@@ -219,6 +232,7 @@ pub(crate) fn done(pdf: &[u8]) -> Ending {
         reply_to: None,
         reply_ttl: Duration::from_secs(600),
         retain: Duration::from_secs(86_400),
+        past: None,
     }
 }
 
@@ -230,5 +244,78 @@ pub(crate) fn dead() -> Ending {
         line: r#"{"v":1,"status":"dead","error":{"code":"scripted"}}"#.to_owned(),
         pdf: None,
         ..done(b"")
+    }
+}
+
+/// A claim under `token`, of any priority.
+pub(crate) fn under(token: &Token) -> Next<'_> {
+    Next { token, bulk: true }
+}
+
+/// What became of an attempt, in short.
+pub(crate) fn past(code: &str, counted: bool) -> Past {
+    Past {
+        at: 1,
+        attempt: 1,
+        worker: "w".to_owned(),
+        class: "document".to_owned(),
+        code: code.to_owned(),
+        message: "scripted".to_owned(),
+        remedy: "none".to_owned(),
+        duration_ms: 1,
+        memory_bytes: None,
+        counted,
+    }
+}
+
+/// Transitions as the tests call them.
+pub(crate) trait Calls {
+    /// Fails an attempt; one that neither waits nor counts is released.
+    async fn retry(
+        &self,
+        lease: &Lease,
+        delay: Duration,
+        counted: bool,
+        code: &str,
+    ) -> Result<Settled, QueueError>;
+
+    /// Rejects what is in the stage of the interactive inbox.
+    async fn rejects(
+        &self,
+        turn: u64,
+        name: Option<&Name>,
+        code: &str,
+        line: &str,
+        reply_ttl: Duration,
+        reply_to: Option<&str>,
+    ) -> Result<(), QueueError>;
+}
+
+impl Calls for Queue {
+    async fn retry(
+        &self,
+        lease: &Lease,
+        delay: Duration,
+        counted: bool,
+        code: &str,
+    ) -> Result<Settled, QueueError> {
+        let past = past(code, counted);
+        if counted || !delay.is_zero() {
+            return self.fail(lease, delay, &past).await;
+        }
+        self.release(lease, code, code == "browser_died", Some(&past)).await
+    }
+
+    async fn rejects(
+        &self,
+        turn: u64,
+        name: Option<&Name>,
+        code: &str,
+        line: &str,
+        reply_ttl: Duration,
+        reply_to: Option<&str>,
+    ) -> Result<(), QueueError> {
+        let refusal = Refusal { code, line, reply_ttl, reply_to };
+        self.reject(Priority::Interactive, turn, name, &refusal).await
     }
 }

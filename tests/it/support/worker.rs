@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tillroll::memory::{Governor, Probe, Settings as MemorySettings};
 use tillroll::queue::Queue;
-use tillroll::worker::{Phase, Settings, Snapshot, Stop, Totals, Worker};
+use tillroll::worker::{Phase, Settings, Shared, Snapshot, Stop, Totals, Worker};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -50,8 +50,9 @@ impl Running {
         let settings = Settings {
             lease,
             heartbeat: lease / 4,
-            drain: Duration::from_secs(20),
+            drain: Shared::new(Duration::from_secs(20)),
             max_timeout: Duration::from_secs(20),
+            tune: Arc::new(|key, _| Err(format!("{key} is fixed in tests"))),
         };
         let renderer = Arc::clone(renderer) as Arc<dyn tillroll::renderer::Render>;
         let worker = Worker::new(queue, renderer, governor(slots), settings, stopped, publish);

@@ -25,15 +25,6 @@ local function take(priority)
   return nil
 end
 
--- Why nothing is claimed now, or false.
-local function paused()
-  if configured('state') == 'paused' then
-    return 'paused'
-  end
-  local held = limit('held')
-  return held > 0 and number(call('HGET', STATE, 'held')) >= held and 'results_held'
-end
-
 -- Leases the next ready job to `worker` under `token`, or returns false. A
 -- token that holds a lease already gets the same answer again: the first
 -- reply was lost. While both priorities wait, every ninth turn is bulk's.

@@ -11,10 +11,8 @@ local function refusal(name, token, worker)
   if call('HGET', P .. 'job:' .. name, 'settled') == token then
     return 'repeated'
   end
-  -- Asked once more, a stale writer is not reported twice.
-  if call('HDEL', P .. 'claims:' .. worker, token) == 1 or call('HEXISTS', P .. 'job:' .. name, 'state') == 1 then
-    event('stale', name, worker)
-  end
+  call('HDEL', P .. 'claims:' .. worker, token)
+  event('stale', name, worker)
   return 'stale'
 end
 

@@ -1,0 +1,44 @@
+//! What became of an attempt that did not end well: one line of a job's history.
+
+use serde::{Deserialize, Serialize};
+
+/// One attempt of the past. Names and codes, figures, and the sentence that the
+/// failure gave of itself; never a document's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// When it ended: milliseconds of Redis' clock.
+    pub at: u64,
+    /// Its number, as counted then.
+    pub attempt: u32,
+    /// The worker that had it.
+    pub worker: String,
+    /// Whose fault it was, see [`crate::failure::Class`].
+    pub class: String,
+    /// A bounded code.
+    pub code: String,
+    /// What failed and why.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// What its renderer held when it failed, in bytes, where that could be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Whether it counted against `max_attempts`.
+    pub counted: bool,
+}
+
+impl Past {
+    /// Its line in Redis.
+    #[must_use]
+    pub(super) fn line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads a line; `None` for what no release of ours wrote.
+    #[must_use]
+    pub(super) fn read(line: &str) -> Option<Self> {
+        serde_json::from_str(line).ok()
+    }
+}

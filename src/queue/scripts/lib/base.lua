@@ -1,0 +1,78 @@
+-- Part of every script; other parts of lib/ and the script's own body follow.
+-- ARGV[1] is the key prefix, `tillroll:{<queue>}:`. All keys carry its hash
+-- tag, so they live in one cluster slot. Time is Redis' own, in milliseconds.
+-- No script ever reads or returns a document: documents are moved by RENAME.
+-- `DEFAULTS` and `FENCED` stand before this text: the limits of the worker that
+-- loaded the script, for where the queue's own configuration says nothing.
+
+local P = ARGV[1]
+local STATE = P .. 'state'
+local call = redis.call
+
+-- A full Redis refuses a script whose first write takes memory, and lets the
+-- rest through after one that cannot. So every script that drains begins with
+-- this one, on all releases, without flags that Redis 6 does not know.
+local function begin()
+  call('UNLINK', P .. 'nothing')
+end
+
+local function now()
+  local t = call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function number(text)
+  return tonumber(text or '') or 0
+end
+
+local function tenant_of(name)
+  return string.match(name, '^([^/]+)/')
+end
+
+local function living(state)
+  return state == 'ready' or state == 'leased' or state == 'delayed'
+end
+
+local function event(kind, name, code)
+  call('XADD', P .. 'events', 'MAXLEN', '~', '10000', '*', 'event', kind, 'job', name, 'code', code)
+end
+
+-- What an operator set for the whole queue; false where nothing was set.
+local function configured(field)
+  return call('HGET', P .. 'config', field)
+end
+
+-- A limit of the whole queue; 0: none.
+local function limit(field)
+  return tonumber(configured(field) or DEFAULTS[field])
+end
+
+-- Why nothing is claimed now, or false.
+local function paused()
+  if configured('state') == 'paused' then
+    return 'paused'
+  end
+  local held = limit('held')
+  return held > 0 and number(call('HGET', STATE, 'held')) >= held and 'results_held'
+end
+
+-- A list that several jobs share lives as long as the longest of them asks for.
+local function keep(key, ttl)
+  if call('PTTL', key) < tonumber(ttl) then
+    call('PEXPIRE', key, ttl)
+  end
+end
+
+-- Results that wait for their producers are counted: `bytes` under `key`
+-- (`reply:<name>` or `pdf:<name>`); 0: no longer.
+local function hold(key, bytes)
+  local old = number(call('HGET', P .. 'held', key))
+  if bytes > 0 then
+    call('HSET', P .. 'held', key, bytes)
+  elseif old > 0 then
+    call('HDEL', P .. 'held', key)
+  end
+  if bytes ~= old then
+    call('HINCRBY', STATE, 'held', bytes - old)
+  end
+end
