@@ -3,12 +3,15 @@
 use std::time::{Duration, Instant};
 
 use redis::Commands;
+use tillroll::job::Name;
+use tillroll::queue::{Cancelled, LimitSettings, Queue, QueueConfig};
+use tokio::runtime::Runtime;
 
 use crate::fencing::{id_of, wait_leased_by};
 use crate::history::History;
 use crate::producer::{framed, header, name, push, slow};
 use crate::redis_server::RedisServer;
-use crate::support::{PREFIX, Worker, all_gone, connect, handle, take, tillroll};
+use crate::support::{PREFIX, Worker, all_gone, connect, handle, take};
 use crate::watch::Watch;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,17 +32,17 @@ fn a_cancelled_render_of_ten_seconds_stops_at_once_and_gives_its_memory_back() {
     let job = name(11);
     let mut header = header(11);
     header["options"]["timeout_ms"] = 30_000.into();
-    let element = framed(&header, &slow(&job, 10_000, 40_000));
+    let element = framed(&header, &slow(&job, 10_000, 300_000));
     redis.lpush::<_, _, ()>(format!("{PREFIX}in"), element).unwrap();
     wait_leased_by(&mut redis, &id_of(&worker));
     let renderer = wait_busy(&worker);
     let during = memory(&worker);
 
+    let operator = Operator::connect(&server.url());
     let asked = Instant::now();
-    let mut cancel = tillroll();
-    let output = cancel.args(["job", "cancel", &job, "--redis", &server.url()]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer = operator.cancel(&job);
     let told = asked.elapsed();
+    assert_eq!(answer, Cancelled::Stopping { worker: id_of(&worker) });
     let handles: Vec<_> = handle(renderer).into_iter().collect();
     assert!(all_gone(&handles, Duration::from_secs(5)), "it still renders");
     let stopped = asked.elapsed();
@@ -51,7 +54,7 @@ fn a_cancelled_render_of_ten_seconds_stops_at_once_and_gives_its_memory_back() {
     let after = wait_memory_back(&worker, before + KEPT);
     let mb = |bytes: u64| bytes / (1 << 20);
     println!(
-        "cancel of a render of 10 s: the command took {} ms, the renderer was gone after {} ms, the job ended \
+        "cancel of a render of 10 s: asking took {} ms, the renderer was gone after {} ms, the job ended \
          after {} ms; Chromium had {} MB before, {} MB during, {} MB after",
         told.as_millis(),
         stopped.as_millis(),
@@ -64,6 +67,33 @@ fn a_cancelled_render_of_ten_seconds_stops_at_once_and_gives_its_memory_back() {
     // The next job of the same tenant is untouched.
     let next = push(&mut redis, 21..22);
     assert_eq!(watch.wait_ended(&next, PATIENCE), Ok(()));
+}
+
+/// Somebody who speaks to the queue itself.
+struct Operator {
+    runtime: Runtime,
+    queue: Queue,
+}
+
+impl Operator {
+    fn connect(url: &str) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let config = QueueConfig {
+            url: url.to_owned(),
+            queue: "receipts".to_owned(),
+            worker: "operator".to_owned(),
+            lease: Duration::from_secs(3),
+            response_timeout: Duration::from_secs(2),
+            limits: LimitSettings::default(),
+            fenced: true,
+        };
+        let queue = runtime.block_on(Queue::connect(config)).unwrap();
+        Self { runtime, queue }
+    }
+
+    fn cancel(&self, job: &str) -> Cancelled {
+        self.runtime.block_on(self.queue.cancel(&Name::parse(job).unwrap())).unwrap()
+    }
 }
 
 /// Private bytes of the worker's Chromium processes.

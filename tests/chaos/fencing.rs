@@ -86,7 +86,7 @@ fn stopped_and_continued(
 pub fn push_slow(redis: &mut Connection, numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers
         .map(|number| {
-            let element = framed(&header(number), &slow(&name(number), 2000, 0));
+            let element = framed(&header(number), &slow(&name(number), 1500, 0));
             redis.lpush::<_, _, ()>(format!("{PREFIX}in"), element).unwrap();
             name(number)
         })

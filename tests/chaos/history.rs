@@ -66,6 +66,7 @@ pub const ENDS: [&str; 4] = ["done", "dead", "expired", "cancelled"];
 pub struct History {
     jobs: BTreeMap<String, Life>,
     heard: BTreeMap<String, u64>,
+    rejections: BTreeMap<String, u32>,
     violations: Vec<Violation>,
 }
 
@@ -82,7 +83,9 @@ impl History {
         *self.heard.entry(entry.event.clone()).or_default() += 1;
         let job = || entry.job.clone();
         let is_end = ENDS.contains(&entry.event.as_str());
-        if entry.event == "admitted" || entry.event == "revived" {
+        if entry.event == "rejected" {
+            *self.rejections.entry(job()).or_default() += 1;
+        } else if entry.event == "admitted" || entry.event == "revived" {
             let life = self.jobs.entry(job()).or_default();
             if life.admissions > 0 && life.ends.is_empty() {
                 let why = format!("{} while it was alive", entry.event);
@@ -113,6 +116,11 @@ impl History {
     /// How often this was heard, of all jobs.
     pub fn count(&self, event: &str) -> u64 {
         self.heard.get(event).copied().unwrap_or(0)
+    }
+
+    /// How often this job was rejected before it was one.
+    pub fn rejections(&self, job: &str) -> u32 {
+        self.rejections.get(job).copied().unwrap_or(0)
     }
 
     /// Whether the latest admission of this job has ended.
