@@ -30,9 +30,7 @@ fn a_cancelled_render_of_ten_seconds_stops_at_once_and_gives_its_memory_back() {
     let before = memory(&worker);
 
     let job = name(11);
-    let mut header = header(11);
-    header["options"]["timeout_ms"] = 30_000.into();
-    let element = framed(&header, &slow(&job, 10_000, 300_000));
+    let element = framed(&header(11), &slow(&job, 10_000, 300_000));
     redis.lpush::<_, _, ()>(format!("{PREFIX}in"), element).unwrap();
     wait_leased_by(&mut redis, &id_of(&worker));
     let renderer = wait_busy(&worker);

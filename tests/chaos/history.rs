@@ -165,8 +165,20 @@ impl History {
             // Attempts that did not count were taken back in the record.
             attempts: attempts + self.count("reaped") + self.count("released"),
             heard: self.heard.clone(),
+            codes: self.codes(),
             violations,
         }
+    }
+
+    /// Why jobs ended without a PDF, and how many each.
+    fn codes(&self) -> BTreeMap<String, u64> {
+        let mut codes = BTreeMap::new();
+        for (end, code) in self.jobs.values().filter_map(|life| life.ends.last()) {
+            if end != "done" {
+                *codes.entry(format!("{end}: {code}")).or_default() += 1;
+            }
+        }
+        codes
     }
 }
 
@@ -246,6 +258,8 @@ pub struct Verdict {
     pub pushed: usize,
     pub attempts: u64,
     pub heard: BTreeMap<String, u64>,
+    /// Why jobs ended without a PDF.
+    pub codes: BTreeMap<String, u64>,
     pub violations: Vec<Violation>,
 }
 
@@ -289,6 +303,9 @@ impl fmt::Display for Verdict {
         line(f, "admitted", self.count("admitted"))?;
         for end in ENDS {
             line(f, end, self.count(end))?;
+        }
+        for (code, count) in &self.codes {
+            line(f, &format!("  {code}"), *count)?;
         }
         line(f, "attempts", self.attempts)?;
         for (event, what) in [

@@ -164,12 +164,12 @@ fn a_storm_loses_nothing_and_accepts_nothing_twice() {
     storm.fleet.mend();
     let pushed = producer.all();
     let over = Instant::now();
-    let waited = watch.wait_ended(&pushed, Duration::from_secs(60));
+    let waited = watch.wait_ended(&pushed, Duration::from_secs(120));
     let rest = over.elapsed();
 
     let verdict = verdict(watch, &url, &pushed);
     println!("{} s, {jobs} jobs of 10 tenants, {WORKERS} workers, lease 3 s", length.as_secs());
-    println!("{storm}{verdict}  all ended {} ms after the last blow", rest.as_millis());
+    println!("{storm}{verdict}  all ended {} ms after the last push", rest.as_millis());
     if let Err(waiting) = &waited {
         println!("waiting: {waiting:?}\n{}", storm.fleet.log());
     }

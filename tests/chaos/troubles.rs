@@ -1,13 +1,15 @@
 //! Redis in trouble while jobs run: full, emptied, without its scripts.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use redis::{Commands, Connection, cmd};
 
+use crate::history::{History, Reply};
 use crate::producer::{framed, header, name, push};
 use crate::redis_server::RedisServer;
 use crate::storm::verdict;
-use crate::support::{PREFIX, Worker, connect, receipt, take};
+use crate::support::{PREFIX, Worker, connect, receipt};
 use crate::watch::Watch;
 use crate::{collect, fencing::push_slow};
 
@@ -32,35 +34,46 @@ fn push_until_refused(redis: &mut Connection, first: usize) -> (Vec<String>, Str
     panic!("Redis took 200 MB");
 }
 
-/// Does what a producer is told that is over a limit: takes the answer, and pushes
-/// again, until all these jobs have ended. How many were told so.
-fn push_again_what_is_rejected(redis: &mut Connection, watch: &Watch, pushed: &[String]) -> usize {
+/// What patient producers were answered.
+#[derive(Default)]
+struct Answers {
+    replies: BTreeMap<String, Vec<Reply>>,
+    /// Answers that told them to come again.
+    rejected: usize,
+}
+
+/// Does what producers do: takes every reply as it comes, which makes room, and
+/// pushes again what is rejected, until all these jobs have ended.
+fn take_all(redis: &mut Connection, watch: &Watch, pushed: &[String]) -> Answers {
+    let mut answers = Answers::default();
     let mut seen = vec![0; pushed.len()];
-    let mut told = 0;
-    loop {
-        let answered = watch.wait(PATIENCE, |heard| {
-            let news = |(job, seen): (&String, &u32)| {
-                heard.has_ended(job) || heard.rejections(job) > *seen
-            };
-            pushed.iter().zip(&seen).all(news).then(|| heard.waiting(pushed).len())
+    let mut waiting: BTreeSet<usize> = (0..pushed.len()).collect();
+    while !waiting.is_empty() {
+        let is_news = |heard: &History, number: usize| {
+            heard.has_ended(&pushed[number]) || heard.rejections(&pushed[number]) > seen[number]
+        };
+        let news = watch.wait(PATIENCE, |heard| {
+            let news = waiting.iter().copied().filter(|number| is_news(heard, *number));
+            Some(news.collect::<Vec<_>>()).filter(|news| !news.is_empty())
         });
-        match answered {
-            None => panic!("no answer to {:?}", watch.so_far().waiting(pushed)),
-            Some(0) => return told,
-            Some(_) => {}
-        }
-        for (number, job) in pushed.iter().enumerate() {
-            if watch.so_far().has_ended(job) {
-                continue;
+        let Some(news) = news else { panic!("no answer to jobs {waiting:?}") };
+        for number in news {
+            let job = &pushed[number];
+            let answer: Option<(String, Vec<u8>)> =
+                redis.blpop(format!("{PREFIX}reply:{job}"), 5.0).unwrap();
+            let answer = answer.unwrap_or_else(|| panic!("no reply to {job}")).1;
+            let reply = collect::reply(redis, job, &answer);
+            if reply.status == "rejected" {
+                seen[number] += 1;
+                answers.rejected += 1;
+                redis.lpush::<_, _, i64>(format!("{PREFIX}in"), large(number)).unwrap();
+            } else {
+                answers.replies.entry(job.clone()).or_default().push(reply);
+                waiting.remove(&number);
             }
-            let (reply, _) = take(redis, job, 5).unwrap();
-            assert_eq!(reply["status"], "rejected", "{reply}");
-            assert!(reply["error"]["retry_ms"].as_u64() > Some(0), "{reply}");
-            seen[number] += 1;
-            told += usize::from(seen[number] == 1);
-            redis.lpush::<_, _, i64>(format!("{PREFIX}in"), large(number)).unwrap();
         }
     }
+    answers
 }
 
 #[test]
@@ -78,16 +91,20 @@ fn a_full_redis_refuses_pushes_and_the_jobs_that_it_has_all_end() {
     let _workers = [(); 2].map(|()| Worker::start(&server.url(), &["--concurrency", "2"]));
     let (mut pushed, said) = push_until_refused(&mut redis, 0);
     let at_once = pushed.len();
-    let rejected = push_again_what_is_rejected(&mut redis, &watch, &pushed);
+    let mut answers = take_all(&mut redis, &watch, &pushed);
     // And there is room again.
     let more = push(&mut redis, 5000..5010);
     assert_eq!(watch.wait_ended(&more, PATIENCE), Ok(()));
     pushed.extend(more);
-    let verdict = verdict(watch, &server.url(), &pushed);
+    for (job, held) in collect::replies(&mut redis, &pushed) {
+        answers.replies.entry(job).or_default().extend(held);
+    }
+    let verdict = watch.finish().judge(&pushed, &collect::records(&mut redis), &answers.replies);
     println!(
-        "maxmemory: push {} was refused ({said}); of {at_once} jobs {rejected} were told to come again, and did; \
+        "maxmemory: push {} was refused ({said}); {at_once} jobs were rejected {} times and pushed again; \
          with 10 more {} are done in {} attempts, {} lost, {} twice",
         at_once + 1,
+        answers.rejected,
         verdict.count("done"),
         verdict.attempts,
         verdict.lost(),
@@ -106,7 +123,7 @@ fn workers_get_over_an_emptied_redis_by_themselves() {
     let (usual, _) = idle_for_two_seconds(&mut redis, &workers);
     push_slow(&mut redis, 0..4);
     push(&mut redis, 10..60);
-    let some = |heard: &crate::history::History| (heard.count("done") >= 5).then_some(());
+    let some = |heard: &History| (heard.count("done") >= 5).then_some(());
     assert!(watch.wait(PATIENCE, some).is_some());
     cmd("FLUSHDB").exec(&mut redis).unwrap();
     drop(watch);
