@@ -171,17 +171,19 @@ impl Queue {
         next: Option<Next<'_>>,
     ) -> Result<(String, Value), QueueError> {
         let result = Outgoing::new(ending, pdf);
-        match self.send_result(lease, ending, &result, next, false).await {
-            // A restarted Redis has forgotten the scripts.
-            Err(error) if error.code() == Some("NOSCRIPT") => {
-                self.load_scripts().await?;
-                self.send_result(lease, ending, &result, next, false).await
+        // A Redis that was restarted while it was full says both, one after the other.
+        let (mut loaded, mut inline) = (false, false);
+        loop {
+            match self.send_result(lease, ending, &result, next, inline).await {
+                // A restarted Redis has forgotten the scripts.
+                Err(error) if error.code() == Some("NOSCRIPT") && !loaded => {
+                    self.load_scripts().await?;
+                    loaded = true;
+                }
+                // A full Redis refuses the push, but not a script that frees something first.
+                Err(error) if error.code() == Some("OOM") && !inline => inline = true,
+                answer => return answer,
             }
-            // A full Redis refuses the push, but not a script that frees something first.
-            Err(error) if error.code() == Some("OOM") => {
-                self.send_result(lease, ending, &result, next, true).await
-            }
-            answer => answer,
         }
     }
 

@@ -4,7 +4,7 @@
 
 mod admission;
 mod claims;
-mod commands;
+pub(crate) mod commands;
 mod lost_replies;
 mod near_misses;
 mod random;
