@@ -77,7 +77,7 @@ impl Operator {
     fn connect(url: &str) -> Self {
         let runtime = Runtime::new().unwrap();
         let config = QueueConfig {
-            url: url.to_owned(),
+            redis: url.into(),
             queue: "receipts".to_owned(),
             worker: "operator".to_owned(),
             lease: Duration::from_secs(3),

@@ -1,8 +1,10 @@
 //! Workers that are killed, stopped, continued and started again.
 
+use std::time::Duration;
+
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Worker, tillroll};
+use crate::support::{Worker, all_gone, handle, tillroll};
 
 /// So many places, each with a worker that is started again when it has died.
 pub struct Fleet {
@@ -75,7 +77,7 @@ impl Fleet {
     /// Starts those again that ended by themselves, as a supervisor does.
     pub fn mend(&mut self) {
         for pick in 0..self.places.len() {
-            if self.places[pick].worker.has_ended() {
+            if has_ended(&self.places[pick].worker) {
                 self.ended += 1;
                 self.replace(pick);
             }
@@ -87,4 +89,9 @@ impl Fleet {
         let logs: Vec<_> = self.places.iter().map(|place| place.worker.log()).collect();
         logs.join("\n---\n")
     }
+}
+
+/// Whether a worker has ended, by itself as a rule.
+pub fn has_ended(worker: &Worker) -> bool {
+    handle(worker.pid()).is_none_or(|handle| all_gone(&[handle], Duration::ZERO))
 }

@@ -349,7 +349,7 @@ mod tests {
     fn verdict(events: &[(&str, &str)], record: Option<Record>, replies: Vec<Reply>) -> Verdict {
         let job = "t/a".to_owned();
         let records = record.map(|record| (job.clone(), record)).into_iter().collect();
-        heard(events).judge(&[job.clone()], &records, &[(job, replies)].into())
+        heard(events).judge(std::slice::from_ref(&job), &records, &[(job.clone(), replies)].into())
     }
 
     const FINE: [(&str, &str); 2] = [("admitted", "t/a"), ("done", "t/a")];

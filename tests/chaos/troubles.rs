@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::{Commands, Connection, cmd};
 
+use crate::fleet::has_ended;
 use crate::history::{History, Reply};
 use crate::producer::{framed, header, name, push};
 use crate::redis_server::RedisServer;
@@ -118,7 +119,7 @@ fn workers_get_over_an_emptied_redis_by_themselves() {
     let server = RedisServer::volatile();
     let mut redis = connect(&server.url());
     let watch = Watch::of(&server.url());
-    let mut workers = [(); 2].map(|()| Worker::start(&server.url(), &["--concurrency", "2"]));
+    let workers = [(); 2].map(|()| Worker::start(&server.url(), &["--concurrency", "2"]));
     // Commands that scripts call count as well.
     let (usual, _) = idle_for_two_seconds(&mut redis, &workers);
     push_slow(&mut redis, 0..4);
@@ -132,7 +133,7 @@ fn workers_get_over_an_emptied_redis_by_themselves() {
     let watch = Watch::of(&server.url());
     let pushed = push(&mut redis, 100..140);
     assert_eq!(watch.wait_ended(&pushed, PATIENCE), Ok(()), "pushed after FLUSHDB");
-    assert!(workers.iter_mut().all(|worker| !worker.has_ended()), "a worker ended");
+    assert!(!workers.iter().any(has_ended), "a worker ended");
     let (calls, lines) = idle_for_two_seconds(&mut redis, &workers);
     println!(
         "FLUSHDB: 40 jobs pushed afterwards are done; idle workers then make {calls} commands and {lines} log \

@@ -122,11 +122,6 @@ impl Worker {
         kill_process(Pid::from_raw(self.pid().try_into().unwrap()).unwrap(), signal).unwrap();
     }
 
-    /// Whether it has ended by itself.
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
     /// Waits for its end.
     pub fn wait(mut self, longest: Duration) -> ExitStatus {
         assert!(all_gone(&[handle(self.pid()).unwrap()], longest), "still there:\n{}", self.log());
@@ -165,8 +160,7 @@ impl Drop for Worker {
     }
 }
 
-/// The direct child processes of `pid`, of all its threads.
-pub fn children(pid: u32) -> Vec<u32> {
+fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     threads
         .flatten()
