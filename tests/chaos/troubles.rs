@@ -1,7 +1,7 @@
 //! Redis in trouble while jobs run: full, emptied, without its scripts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Commands, Connection, cmd};
 
@@ -33,6 +33,15 @@ fn push_until_refused(redis: &mut Connection, first: usize) -> (Vec<String>, Str
         }
     }
     panic!("Redis took 200 MB");
+}
+
+/// Pushes a large receipt again while Redis is full: the workers make room.
+fn push_patiently(redis: &mut Connection, number: usize) {
+    let give_up = Instant::now() + PATIENCE;
+    while let Err(error) = redis.lpush::<_, _, i64>(format!("{PREFIX}in"), large(number)) {
+        assert!(error.to_string().contains("OOM") && Instant::now() < give_up, "{error}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// What patient producers were answered.
@@ -67,7 +76,7 @@ fn take_all(redis: &mut Connection, watch: &Watch, pushed: &[String]) -> Answers
             if reply.status == "rejected" {
                 seen[number] += 1;
                 answers.rejected += 1;
-                redis.lpush::<_, _, i64>(format!("{PREFIX}in"), large(number)).unwrap();
+                push_patiently(redis, number);
             } else {
                 answers.replies.entry(job.clone()).or_default().push(reply);
                 waiting.remove(&number);
