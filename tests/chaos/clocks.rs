@@ -7,9 +7,10 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::Commands;
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::fencing::{id_of, push_slow, wait_leased_by};
@@ -111,6 +112,26 @@ fn a_redis_whose_clock_jumps_by_an_hour_loses_nothing() {
     verdict.assert_sound();
     assert_eq!(verdict.count("done"), pushed.len() as u64);
     assert_eq!(verdict.count("reaped"), 0, "leases of living workers");
+}
+
+#[test]
+fn jobs_of_a_worker_that_dies_as_the_clock_goes_back_do_not_wait_for_an_hour() {
+    let clock = Clock::at("+0");
+    let server = RedisServer::start_in(&["--appendonly", "no"], clock.environment());
+    let mut redis = connect(&server.url());
+    let watch = Watch::of(&server.url());
+    let [dies, _lives] = [(); 2].map(|()| Worker::start(&server.url(), &["--concurrency", "2"]));
+    let pushed = push_slow(&mut redis, 0..4);
+    wait_leased_by(&mut redis, &id_of(&dies));
+    dies.signal(Signal::KILL);
+    clock.set("-3600");
+    let since = Instant::now();
+    assert_eq!(watch.wait_ended(&pushed, PATIENCE), Ok(()));
+    println!(
+        "Redis' clock went back by an hour as a worker died: its jobs ended {} ms later",
+        since.elapsed().as_millis()
+    );
+    verdict(watch, &server.url(), &pushed).assert_sound();
 }
 
 #[test]

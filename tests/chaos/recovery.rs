@@ -6,7 +6,8 @@ use redis::{Commands, Connection};
 use rustix::process::Signal;
 
 use crate::at_length;
-use crate::fencing::{id_of, push_slow, wait_leased_by};
+use crate::fencing::{id_of, leased_by, push_slow, wait_leased_by};
+use crate::producer::{name, plain};
 use crate::redis_server::RedisServer;
 use crate::storm::verdict;
 use crate::support::{PREFIX, Worker, connect};
@@ -27,6 +28,26 @@ fn jobs_of_a_killed_worker_run_elsewhere_after_the_default_lease() {
     }
 }
 
+/// Found by the storm: each round of housekeeping looks at so many silent workers.
+#[test]
+fn an_element_in_a_dead_hand_is_adopted_however_many_died_before() {
+    let server = RedisServer::volatile();
+    let mut redis = connect(&server.url());
+    let watch = Watch::of(&server.url());
+    let at = now_ms(&mut redis);
+    for number in 0..500_u64 {
+        let _: () = redis
+            .zadd(format!("{PREFIX}workers"), format!("dead-{number}"), at - 60_000 + number)
+            .unwrap();
+    }
+    let (_, element) = plain(1);
+    redis.lpush::<_, _, ()>(format!("{PREFIX}stage:dead-499"), element).unwrap();
+    let _worker = Worker::start(&server.url(), &["--concurrency", "1"]);
+    let pushed = [name(1)];
+    assert_eq!(watch.wait_ended(&pushed, Duration::from_secs(20)), Ok(()));
+    verdict(watch, &server.url(), &pushed).assert_sound();
+}
+
 fn recover(lease: u64, heartbeat: &str) {
     let server = RedisServer::volatile();
     let mut redis = connect(&server.url());
@@ -38,18 +59,19 @@ fn recover(lease: u64, heartbeat: &str) {
     // The other one has room for all.
     let (killed, _other) = (start("2"), start("6"));
     let pushed = push_slow(&mut redis, 0..4);
-    let held = wait_leased_by(&mut redis, &id_of(&killed));
+    let id = id_of(&killed);
+    wait_leased_by(&mut redis, &id);
     killed.signal(Signal::KILL);
     let at = now_ms(&mut redis);
+    let held = leased_by(&mut redis, &id);
     drop(killed);
     let longest = Duration::from_secs(lease + 20);
     assert_eq!(watch.wait_ended(&pushed, longest), Ok(()));
     let reaped = watch.so_far().count("reaped");
-    for name in &held {
-        let claimed: u64 = redis.hget(format!("{PREFIX}job:{name}"), "claimed").unwrap();
-        // One that it had just settled was claimed before.
+    for job in &held {
+        let claimed: u64 = redis.hget(format!("{PREFIX}job:{job}"), "claimed").unwrap();
         let after = claimed.saturating_sub(at);
-        println!("lease {lease} s: {name} ran elsewhere {after} ms after the kill");
+        println!("lease {lease} s: {job} ran elsewhere {after} ms after the kill");
         assert!(after < lease * 1000 + 3000, "{after} ms");
     }
     println!("lease {lease} s: {reaped} jobs of the killed worker taken over");
