@@ -60,6 +60,8 @@ pub struct Dispatcher {
     /// Claims under way, of these, and those of them that may bring a bulk job.
     claiming: usize,
     claiming_bulk: usize,
+    /// Whether a job was admitted since the last claim began.
+    unclaimed: bool,
     beating: bool,
     housekeeping: bool,
     redis: Result<(), String>,
@@ -85,6 +87,7 @@ impl Dispatcher {
             pending: 0,
             claiming: 0,
             claiming_bulk: 0,
+            unclaimed: false,
             beating: false,
             housekeeping: false,
             redis: Ok(()),
@@ -194,8 +197,15 @@ impl Dispatcher {
                     Some(error) => self.redis_failed(&error),
                     None => self.redis = Ok(()),
                 }
-                if let (Some(permit), Some(work)) = (permit, claimed) {
-                    self.run(work, permit, &mut effects);
+                match (permit, claimed) {
+                    (Some(permit), Some(work)) => self.run(work, permit, &mut effects),
+                    (Some(_), None) => {}
+                    // All slots were taken when it came; one may be free by now, and
+                    // whoever settled meanwhile looked before this job was there.
+                    (None, _) => {
+                        self.unclaimed = true;
+                        self.claim(&mut effects);
+                    }
                 }
             }
             Event::Claimed { permit, bulk, result } => {
@@ -208,7 +218,12 @@ impl Dispatcher {
                         // Where there was one there may be more.
                         self.claim(&mut effects);
                     }
-                    Ok(None) => self.redis = Ok(()),
+                    Ok(None) => {
+                        self.redis = Ok(());
+                        if self.unclaimed {
+                            self.claim(&mut effects);
+                        }
+                    }
                     Err(error) => self.redis_failed(&error),
                 }
             }
@@ -296,6 +311,7 @@ impl Dispatcher {
             && let Some(permit) = self.permit()
         {
             self.pending += 1;
+            self.unclaimed = false;
             let bulk = self.claim_begins();
             effects.push(Effect::Claim { permit, bulk });
         }

@@ -10,8 +10,9 @@ use tillroll::worker::Stop;
 use crate::support::rig::PATIENCE;
 use crate::support::{RedisServer, Rig, Running, Scripted, document};
 
-/// What a worker may ask of a Redis that refuses, in each second.
-const CALLS_PER_SECOND: u64 = 60;
+/// What a worker may ask of a Redis that refuses, in each second, what scripts call included:
+/// twice what housekeeping takes when all is well. A loop without a pause makes thousands.
+const CALLS_PER_SECOND: u64 = 120;
 
 /// A worker with one job at the gate and three that wait in Redis.
 struct AtWork {
@@ -158,7 +159,7 @@ async fn a_redis_that_became_a_replica() {
 }
 
 #[tokio::test]
-async fn a_full_redis_takes_nothing_new_and_what_runs_is_delivered() {
+async fn a_full_redis_takes_nothing_new_and_delivers_what_it_has() {
     let rig = Rig::new();
     let mut work = AtWork::on(&rig).await;
     set(&rig, "maxmemory", "1").await;
@@ -171,14 +172,13 @@ async fn a_full_redis_takes_nothing_new_and_what_runs_is_delivered() {
     // A restart in this state: the scripts are forgotten as well.
     let _: () = rig.ask(&["SCRIPT", "FLUSH"]).await;
     work.renderer.open_gate();
-    let running = rig.reply("acme/r-0").await;
-    assert_eq!(running.pdf.unwrap(), Scripted::pdf("<p>0"));
-    work.does_not_spin(&rig).await;
-    set(&rig, "maxmemory", "0").await;
-    for n in 1..4 {
+    // Each result that is taken makes room for the next.
+    for n in 0..4 {
         let answer = rig.reply(&format!("acme/r-{n}")).await;
         assert_eq!(answer.pdf.unwrap(), Scripted::pdf(&format!("<p>{n}")));
     }
+    work.does_not_spin(&rig).await;
+    set(&rig, "maxmemory", "0").await;
     client.push(Interactive, &late).await.unwrap();
     assert_eq!(rig.reply("acme/late").await.status(), "done");
     work.worker.stop(Stop::Drain).await;
