@@ -37,7 +37,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// So long is bulk admitted in one go, and then nothing for some times as long,
 /// while no slot is free for it.
 const BULK_SPELL: Duration = Duration::from_millis(5);
-const BULK_REST: u32 = 4;
+const BULK_REST: u32 = 2;
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
 /// A command to a worker, pushed as JSON to its control list.
@@ -303,7 +303,7 @@ impl Reader {
     }
 }
 
-/// Keeps admitting bulk to about a quarter of the time while there is no slot for it: what is
+/// Keeps admitting bulk to about a third of the time while there is no slot for it: what is
 /// admitted then only waits elsewhere, and the cores are better used for renders.
 struct Pace {
     room: watch::Receiver<Room>,
