@@ -354,3 +354,25 @@ impl Pause {
         self.next.take().is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether bulk rests after an element that took so long.
+    async fn rests(pace: &mut Pace, took: Duration) -> bool {
+        tokio::time::timeout(Duration::ZERO, pace.admitted(took)).await.is_err()
+    }
+
+    #[tokio::test]
+    async fn bulk_rests_after_a_spell_unless_there_is_a_slot_for_it() {
+        let (room, seen) = watch::channel(Room::default());
+        let mut pace = Pace::new(seen);
+        let half = BULK_SPELL / 2;
+        assert!(!rests(&mut pace, half).await, "a few elements are no flood");
+        assert!(rests(&mut pace, half).await);
+        assert!(!rests(&mut pace, half).await, "a new spell");
+        room.send_replace(Room { interactive: true, bulk: true });
+        assert!(!rests(&mut pace, BULK_SPELL).await);
+    }
+}
