@@ -37,7 +37,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// So long is bulk admitted in one go, and then nothing for some times as long,
 /// while no slot is free for it.
 const BULK_SPELL: Duration = Duration::from_millis(5);
-const BULK_REST: u32 = 4;
+const BULK_REST: u32 = 2;
 const LONGEST_REST: Duration = Duration::from_millis(100);
 
 /// A command to a worker, pushed as JSON to its control list.
@@ -303,7 +303,7 @@ impl Reader {
     }
 }
 
-/// Keeps admitting bulk to about a quarter of the time while there is no slot for it: what is
+/// Keeps admitting bulk to about a third of the time while there is no slot for it: what is
 /// admitted then only waits elsewhere, and the cores are better used for renders.
 struct Pace {
     room: watch::Receiver<Room>,
@@ -352,5 +352,27 @@ impl Pause {
     /// Whether there was anything to get over.
     fn reset(&mut self) -> bool {
         self.next.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether bulk rests after an element that took so long.
+    async fn rests(pace: &mut Pace, took: Duration) -> bool {
+        tokio::time::timeout(Duration::ZERO, pace.admitted(took)).await.is_err()
+    }
+
+    #[tokio::test]
+    async fn bulk_rests_after_a_spell_unless_there_is_a_slot_for_it() {
+        let (room, seen) = watch::channel(Room::default());
+        let mut pace = Pace::new(seen);
+        let half = BULK_SPELL / 2;
+        assert!(!rests(&mut pace, half).await, "a few elements are no flood");
+        assert!(rests(&mut pace, half).await);
+        assert!(!rests(&mut pace, half).await, "a new spell");
+        room.send_replace(Room { interactive: true, bulk: true });
+        assert!(!rests(&mut pace, BULK_SPELL).await);
     }
 }
