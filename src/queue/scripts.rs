@@ -74,6 +74,7 @@ scripts! {
     promote = "promote" after [RING];
     overdue = "overdue" after [RING LEASE];
     adopt = "adopt" after [];
+    register = "register" after [];
     sweep = "sweep" after [RING ENDING];
 }
 

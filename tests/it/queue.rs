@@ -3,8 +3,13 @@
 //! scripted renderer.
 
 mod admission;
+mod bells;
+mod breaker;
+mod cancel;
+mod caps;
 mod claims;
 mod commands;
+mod fairness;
 mod lost_replies;
 mod near_misses;
 mod random;

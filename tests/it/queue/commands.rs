@@ -22,6 +22,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("HSCAN", "2.8.0"),
     ("LRANGE", "1.0.0"),
     ("SADD", "1.0.0"),
+    ("SRANDMEMBER", "1.0.0"),
     ("SREM", "1.0.0"),
     ("SCARD", "1.0.0"),
     ("ZREVRANGE", "1.2.0"),

@@ -2,6 +2,7 @@
 //! that runs in the test's process, and what must be true of a queue.
 
 pub(crate) mod invariants;
+pub(crate) mod observe;
 pub(crate) mod proxy;
 pub(crate) mod redis_server;
 pub(crate) mod renderer;
