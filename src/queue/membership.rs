@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::{cmd, pipe};
+use redis::cmd;
 
 use super::redis::RedisMemory;
 use super::redis::{Inner, millis};
@@ -152,18 +152,10 @@ impl Queue {
     /// # Errors
     /// Where Redis is away.
     pub async fn control(&self, worker: &str, command: &str) -> Result<(), QueueError> {
-        let key = self.inner.keys.control(worker);
-        Ok(pipe()
-            .cmd("RPUSH")
-            .arg(&key)
-            .arg(command)
-            .ignore()
-            .cmd("EXPIRE")
-            .arg(&key)
-            .arg(60)
-            .ignore()
-            .query_async(&mut self.commands())
-            .await?)
+        let Inner { keys, scripts, .. } = &*self.inner;
+        let mut call = scripts.tell.key(keys.control(worker));
+        call.arg(keys.prefix()).arg(command);
+        Ok(call.invoke_async(&mut self.commands()).await?)
     }
 
     /// Redis' clock, in milliseconds.

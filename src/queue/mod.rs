@@ -320,11 +320,17 @@ impl QueueError {
         }
     }
 
-    /// What Redis called it (`OOM`, `NOSCRIPT`, …), where it said something.
+    /// Whether Redis called it so (`OOM`, `NOSCRIPT`, …), in answer to any of the
+    /// calls that were made together.
     #[must_use]
-    pub fn code(&self) -> Option<&str> {
-        let source = std::error::Error::source(self)?;
-        source.downcast_ref::<::redis::RedisError>()?.code()
+    pub fn says(&self, code: &str) -> bool {
+        let source = std::error::Error::source(self);
+        let Some(error) = source.and_then(|e| e.downcast_ref::<::redis::RedisError>()) else {
+            return false;
+        };
+        let all = error.clone().into_server_errors();
+        error.code() == Some(code)
+            || all.is_some_and(|all| all.iter().any(|(_, error)| error.code() == code))
     }
 
     /// What to do about it.

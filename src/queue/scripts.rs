@@ -75,6 +75,7 @@ scripts! {
     overdue = "overdue" after [RING LEASE];
     adopt = "adopt" after [];
     register = "register" after [];
+    tell = "tell" after [];
     sweep = "sweep" after [RING ENDING];
 }
 

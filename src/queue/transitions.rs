@@ -171,15 +171,28 @@ impl Queue {
         next: Option<Next<'_>>,
     ) -> Result<(String, Value), QueueError> {
         let result = Outgoing::new(ending, pdf);
-        match self.send_result(lease, ending, &result, next, false).await {
-            // A restarted Redis has forgotten the scripts.
-            Err(error) if error.code() == Some("NOSCRIPT") => {
-                self.load_scripts().await?;
-                self.send_result(lease, ending, &result, next, false).await
-            }
+        match self.send_loaded(lease, ending, &result, next, false).await {
             // A full Redis refuses the push, but not a script that frees something first.
-            Err(error) if error.code() == Some("OOM") => {
-                self.send_result(lease, ending, &result, next, true).await
+            Err(error) if error.says("OOM") => {
+                self.send_loaded(lease, ending, &result, next, true).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn send_loaded(
+        &self,
+        lease: &Lease,
+        ending: &Ending,
+        result: &Outgoing,
+        next: Option<Next<'_>>,
+        inline: bool,
+    ) -> Result<(String, Value), QueueError> {
+        match self.send_result(lease, ending, result, next, inline).await {
+            // A restarted Redis has forgotten the scripts.
+            Err(error) if error.says("NOSCRIPT") => {
+                self.load_scripts().await?;
+                self.send_result(lease, ending, result, next, inline).await
             }
             answer => answer,
         }
