@@ -28,7 +28,7 @@ enum Kind {
 type Metric = (&'static str, Kind, Unit, &'static str);
 
 /// All of them. A test holds that the functions below use no other name.
-const METRICS: [Metric; 17] = {
+const METRICS: [Metric; 20] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (JOBS, Counter, Unit::Count, "Jobs that ended, by outcome and priority"),
@@ -46,6 +46,9 @@ const METRICS: [Metric; 17] = {
         (BUDGET, Gauge, Unit::Bytes, "Memory that worker and Chromium may take together"),
         (USED, Gauge, Unit::Bytes, "Memory that worker and Chromium take"),
         (QUEUE, Gauge, Unit::Count, "Jobs of the queue, by state"),
+        (BYTES, Gauge, Unit::Bytes, "What the queue holds in Redis, by kind"),
+        (BROKEN, Gauge, Unit::Count, "Tenants whose last 20 attempts failed"),
+        (HINDERED, Gauge, Unit::Count, "1 while no job is started although Redis answers"),
         (PUBLISHED, Gauge, Unit::Seconds, "Unix time of the dispatcher's last sign of life"),
         (BUILD, Gauge, Unit::Count, "1, with the version as a label"),
     ]
@@ -66,6 +69,9 @@ const PDF: &str = "tillroll_pdf_bytes";
 const BUDGET: &str = "tillroll_memory_budget_bytes";
 const USED: &str = "tillroll_memory_used_bytes";
 const QUEUE: &str = "tillroll_queue_jobs";
+const BYTES: &str = "tillroll_queue_bytes";
+const BROKEN: &str = "tillroll_tenants_broken";
+const HINDERED: &str = "tillroll_claims_hindered";
 const PUBLISHED: &str = "tillroll_dispatcher_seen_seconds";
 const BUILD: &str = "tillroll_build_info";
 
@@ -192,6 +198,26 @@ pub fn memory(budget: u64, used: u64) {
     gauge!(USED).set(used as f64);
 }
 
+/// What the queue holds: documents of living jobs, results that wait for their
+/// producers, documents of dead letters; in bytes.
+#[allow(clippy::cast_precision_loss, reason = "exact to 2^53 bytes")]
+pub fn queue_bytes(documents: u64, held: u64, dead: u64) {
+    for (kind, bytes) in [("documents", documents), ("held", held), ("dead", dead)] {
+        gauge!(BYTES, "kind" => kind).set(bytes as f64);
+    }
+}
+
+/// How many tenants' templates are broken.
+#[allow(clippy::cast_precision_loss, reason = "tenants are few")]
+pub fn tenants_broken(count: u64) {
+    gauge!(BROKEN).set(count as f64);
+}
+
+/// Whether no job is started although Redis answers.
+pub fn claims_hindered(hindered: bool) {
+    gauge!(HINDERED).set(if hindered { 1.0 } else { 0.0 });
+}
+
 /// The queue has `count` jobs in `state`.
 #[allow(clippy::cast_precision_loss, reason = "exact to 2^53 jobs")]
 pub fn queue_jobs(state: QueueState, count: u64) {
@@ -288,6 +314,9 @@ mod tests {
             pdf_finished(40_000);
             memory(1 << 30, 1 << 29);
             queue_jobs(QueueState::Ready, 7);
+            queue_bytes(1, 2, 3);
+            tenants_broken(1);
+            claims_hindered(true);
             dispatcher_seen(time(1_700_000_000_500));
         });
         handle.render()

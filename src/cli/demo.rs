@@ -37,18 +37,12 @@ struct Sample {
 /// # Errors
 /// Where a sample cannot be read, Redis is away, or a receipt does not come back as a PDF.
 pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
-    let url = session.redis_url()?;
+    let redis = session.redis()?;
     let samples = samples(&args.fixtures)?;
-    let unavailable = |error: crate::queue::QueueError| {
-        Failure::new(
-            Exit::Unavailable,
-            "talking to Redis",
-            crate::worker::chain(&error),
-            error.remedy(),
-        )
-    };
-    let client = Client::new(url.expose(), session.loaded.config.queue.name.as_str(), 2)
-        .map_err(unavailable)?;
+    let unavailable =
+        |error: crate::queue::QueueError| Failure::of_redis("talking to Redis", &error);
+    let client =
+        Client::new(redis, session.loaded.config.queue.name.as_str(), 2).map_err(unavailable)?;
     super::runtime()?.block_on(async {
         let elements: Vec<Element> = samples.iter().map(|sample| sample.element.clone()).collect();
         client.send_many(&elements).await.map_err(unavailable)?;

@@ -53,7 +53,7 @@ pub struct Args {
 /// # Errors
 /// Where Redis is away, a document is refused or dead, or a PDF cannot be written.
 pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
-    let url = session.redis_url()?;
+    let redis = session.redis()?;
     let duration = |flag: &str, text: &str| {
         crate::config::units::parse_duration(text).map_err(|why| {
             Failure::new(Exit::Usage, format!("reading {flag}"), why, "write it like 10s or 5m")
@@ -74,7 +74,7 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         files::make_dir(dir)?;
     }
     let options = args.print.object()?;
-    let client = Client::new(url.expose(), session.loaded.config.queue.name.as_str(), 4)
+    let client = Client::new(redis, session.loaded.config.queue.name.as_str(), 4)
         .map_err(|error| unavailable("reading the Redis URL", &error))?;
     super::runtime()?.block_on(async {
         let jobs = push(args, &client, &inputs, delay, &options).await?;
@@ -290,5 +290,5 @@ fn progress(count: usize) -> ProgressBar {
 }
 
 fn unavailable(what: &str, error: &crate::queue::QueueError) -> Failure {
-    Failure::new(Exit::Unavailable, what, crate::worker::chain(error), error.remedy())
+    Failure::of_redis(what, error)
 }

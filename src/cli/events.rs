@@ -75,8 +75,8 @@ impl Since {
 /// Where Redis is away, or stdout is full.
 pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let since = Since::read(args.since.as_deref())?;
-    let url = session.redis_url()?;
-    let client = Client::new(url.expose(), session.loaded.config.queue.name.as_str(), 1)
+    let redis = session.redis()?;
+    let client = Client::new(redis, session.loaded.config.queue.name.as_str(), 1)
         .map_err(|error| unavailable(&error))?;
     super::runtime()?.block_on(async {
         let mut stop = signals::listen().map_err(|error| {
@@ -122,7 +122,7 @@ fn line(event: &Event, json: bool) -> String {
 }
 
 fn unavailable(error: &QueueError) -> Failure {
-    Failure::new(Exit::Unavailable, "asking Redis", crate::worker::chain(error), error.remedy())
+    Failure::of_redis("asking Redis", error)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::config::ConfigErrors;
+use crate::queue::{QueueError, TlsTrouble};
 
 /// The exit codes: part of the public contract. Those above 64 are sysexits(3)'s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,17 @@ impl Failure {
         fix: impl Into<String>,
     ) -> Self {
         Self { exit, what: what.into(), why: why.to_string(), fix: fix.into() }
+    }
+
+    /// What Redis did not do. A wrong URL or file does not get better by trying again.
+    pub fn of_redis(what: impl Into<String>, error: &QueueError) -> Self {
+        let exit = match error {
+            QueueError::Url(_)
+            | QueueError::File { .. }
+            | QueueError::Tls { why: TlsTrouble::Files, .. } => Exit::Config,
+            _ => Exit::Unavailable,
+        };
+        Self::new(exit, what, crate::worker::chain(error), error.remedy())
     }
 }
 

@@ -43,8 +43,8 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
             "write it as TENANT/ID, as `tillroll enqueue` prints it",
         )
     })?;
-    let url = session.redis_url()?;
-    let client = Client::new(url.expose(), session.loaded.config.queue.name.as_str(), 1)
+    let redis = session.redis()?;
+    let client = Client::new(redis, session.loaded.config.queue.name.as_str(), 1)
         .map_err(|error| unavailable(&error))?;
     let (record, outcome) = super::runtime()?.block_on(async {
         let record = client.status(&name).await.map_err(|error| unavailable(&error))?;
@@ -83,7 +83,7 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
 }
 
 fn unavailable(error: &crate::queue::QueueError) -> Failure {
-    Failure::new(Exit::Unavailable, "asking Redis", crate::worker::chain(error), error.remedy())
+    Failure::of_redis("asking Redis", error)
 }
 
 /// One line for each thing that is known.

@@ -28,9 +28,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::values::RedisUrl;
+use crate::config::values::{PemFile, RedisUrl};
 use crate::config::{Given, Loaded, load};
 use crate::queue::embedded::{self, EmbeddedError};
+use crate::queue::{Address, TlsFiles};
 use exit::{Exit, Failure};
 
 /// Turns receipt HTML into PDFs: a Redis queue, jailed Chromium, bounded memory
@@ -56,7 +57,7 @@ pub struct Cli {
 #[command(next_help_heading = "Options of all verbs")]
 struct Shared {
     /// Where the queue lives: redis://HOST:PORT/DB, redis://USER:PASSWORD@HOST,
-    /// unix:///PATH, or embedded (a private one); TILLROLL_REDIS__URL and REDIS_URL keep a password out of `ps`
+    /// rediss:// for TLS, unix:///PATH, or embedded (a private one); TILLROLL_REDIS__URL and REDIS_URL keep a password out of `ps`
     #[arg(long, global = true, value_name = "URL")]
     redis: Option<String>,
     /// Name of the queue
@@ -156,13 +157,19 @@ impl Session {
     /// # Errors
     /// When nobody said so (there is no default, on purpose), or no embedded
     /// Redis runs.
-    pub fn redis_url(&self) -> Result<RedisUrl, Failure> {
+    pub fn redis(&self) -> Result<Address, Failure> {
         let named = self.named_redis()?;
         if !named.is_embedded() {
-            return Ok(named.clone());
+            return Ok(Address::new(named.expose(), self.tls_files()));
         }
         let url = embedded::find(&self.loaded.config.state.dir);
-        url.map(RedisUrl::known).map_err(|error| embedded_failure("finding", &error))
+        url.map(Address::from).map_err(|error| embedded_failure("finding", &error))
+    }
+
+    fn tls_files(&self) -> TlsFiles {
+        let redis = &self.loaded.config.redis;
+        let path = |file: &Option<PemFile>| file.as_ref().map(|file| file.path().to_owned());
+        TlsFiles { ca: path(&redis.ca), cert: path(&redis.cert), key: path(&redis.key) }
     }
 
     /// How the worker starts or joins the embedded Redis; `None` where another
@@ -314,10 +321,10 @@ mod tests {
                 path_dirs: Vec::new(),
             }
         };
-        let failure = session(&[]).redis_url().unwrap_err();
+        let failure = session(&[]).redis().unwrap_err();
         assert_eq!(failure.exit, Exit::Config);
         assert!(failure.fix.contains("--redis") && failure.fix.contains("REDIS_URL"));
-        assert!(session(&["redis.url=redis://h"]).redis_url().is_ok());
+        assert!(session(&["redis.url=redis://h"]).redis().is_ok());
     }
 
     #[test]
@@ -327,7 +334,7 @@ mod tests {
         let set = vec!["redis.url=embedded".into(), format!("state.dir={}", state.display())];
         let loaded = load(&Given { set, ..Given::default() }, []).unwrap();
         let session = Session { loaded, json: false, home: None, path_dirs: Vec::new() };
-        let failure = session.redis_url().unwrap_err();
+        let failure = session.redis().unwrap_err();
         assert_eq!(failure.exit, Exit::Unavailable);
         assert!(failure.fix.contains("tillroll worker --redis embedded"), "{failure}");
         assert_eq!(session.embedded().unwrap().unwrap().maxmemory, 256_000_000);

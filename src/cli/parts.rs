@@ -9,7 +9,7 @@ use crate::config::values;
 use crate::memory::{self, Governor, GovernorError, Probe};
 use crate::pool::recycle::RecyclePolicy;
 use crate::pool::{Isolation, Pool, PoolConfig};
-use crate::queue::{LimitSettings, Queue, QueueConfig, QueueError};
+use crate::queue::{Address, LimitSettings, Queue, QueueConfig, QueueError};
 use crate::renderer::browser::BrowserConfig;
 use crate::renderer::engine::{self, Search};
 use crate::renderer::jail::Jail;
@@ -18,11 +18,11 @@ use crate::renderer::launcher::Launcher;
 /// How long a call to Redis may take before it counts as away.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How to reach the queue at `url`, as the worker or command called `id`.
-pub(super) fn queue_config(session: &Session, url: &str, id: &str) -> QueueConfig {
+/// How to reach the queue at `redis`, as the worker or command called `id`.
+pub(super) fn queue_config(session: &Session, redis: Address, id: &str) -> QueueConfig {
     let config = &session.loaded.config;
     QueueConfig {
-        url: url.to_owned(),
+        redis,
         queue: config.queue.name.as_str().to_owned(),
         worker: id.to_owned(),
         lease: config.queue.lease,
@@ -58,13 +58,13 @@ fn fenced() -> bool {
 /// # Errors
 /// Where none is named, or it cannot be reached.
 pub(super) async fn queue(session: &Session, id: &str) -> Result<Queue, Failure> {
-    let config = queue_config(session, session.redis_url()?.expose(), id);
+    let config = queue_config(session, session.redis()?, id);
     Queue::connect(config).await.map_err(|error| unavailable(&error))
 }
 
 /// Redis does not do what was asked.
 pub(super) fn unavailable(error: &QueueError) -> Failure {
-    Failure::new(Exit::Unavailable, "asking Redis", crate::worker::chain(error), error.remedy())
+    Failure::of_redis("asking Redis", error)
 }
 
 /// Measures memory and plans with it. `redis`: bytes that an embedded Redis may

@@ -18,6 +18,7 @@ use crate::config::values::{Concurrency, LogLevel, Setting};
 use crate::http::{self, Pages};
 use crate::memory::Governor;
 use crate::metrics::Exporter;
+use crate::queue::Address;
 use crate::queue::Queue;
 use crate::queue::embedded::Embedded;
 use crate::worker::{Settings, Shared, Snapshot, Stop, Tune, Worker};
@@ -71,12 +72,12 @@ pub fn run(session: &Session) -> Result<(), Failure> {
             )
         })?;
         let Some(options) = embedded else {
-            return serve(session, session.redis_url()?.expose(), 0, stop).await;
+            return serve(session, session.redis()?, 0, stop).await;
         };
         let failed = |doing| move |error| embedded_failure(doing, &error);
         let redis = Embedded::start_or_join(&options).await.map_err(failed("starting"))?;
         let outcome = match announce(session, &redis) {
-            Ok(()) => serve(session, redis.url(), redis.still_to_take(), stop).await,
+            Ok(()) => serve(session, redis.url().into(), redis.still_to_take(), stop).await,
             Err(failure) => Err(failure),
         };
         // Whatever became of the worker: the last one takes its Redis with it.
@@ -109,11 +110,11 @@ fn announce(session: &Session, redis: &Embedded) -> Result<(), Failure> {
     })
 }
 
-/// Works on the queue at `url` until told to stop. `redis`: bytes that an
+/// Works on the queue at `address` until told to stop. `redis`: bytes that an
 /// embedded Redis may still take.
 async fn serve(
     session: &Session,
-    url: &str,
+    address: Address,
     redis: u64,
     stop: mpsc::Receiver<Stop>,
 ) -> Result<(), Failure> {
@@ -121,15 +122,10 @@ async fn serve(
     // Before anything that counts for the metrics.
     let listening = listen(session).await?;
     let id = worker_id();
-    let queue_config = parts::queue_config(session, url, &id);
-    let queue = Queue::connect(queue_config).await.map_err(|error| {
-        Failure::new(
-            Exit::Unavailable,
-            "connecting to Redis",
-            crate::worker::chain(&error),
-            error.remedy(),
-        )
-    })?;
+    let queue_config = parts::queue_config(session, address, &id);
+    let queue = Queue::connect(queue_config)
+        .await
+        .map_err(|error| Failure::of_redis("connecting to Redis", &error))?;
     let backend = Backend::start(session, governor.plan().contexts)?;
     // Whatever goes wrong from here on: no browser may be left behind.
     let outcome = match backend.ready().await {

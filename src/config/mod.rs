@@ -12,6 +12,7 @@
 
 pub mod error;
 pub mod load;
+mod redis;
 pub mod units;
 pub mod values;
 
@@ -22,8 +23,8 @@ use std::time::Duration;
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{Entry, Given, Loaded, Source, load};
 use values::{
-    ByteLimit, Concurrency, Count, Isolation, Jail, LogFormat, LogLevel, Memory, Nice, QueueName,
-    RedisUrl, RendererKind, Setting, Size,
+    ByteLimit, Concurrency, Count, Isolation, Jail, LogFormat, LogLevel, Memory, Nice, PemFile,
+    QueueName, RedisUrl, RendererKind, Setting, Size,
 };
 
 /// The defaults, with units and reasons.
@@ -98,6 +99,12 @@ keys! {
     redis: Redis {
         /// `None` where nobody named one: the verbs that need it refuse.
         url: Option<RedisUrl>, secret;
+        /// Authorities that may sign Redis' certificate; `None`: the system's.
+        ca: Option<PemFile>;
+        /// Our certificate, where Redis asks for one.
+        cert: Option<PemFile>;
+        /// Its private key.
+        key: Option<PemFile>;
         /// How much an embedded Redis may hold.
         maxmemory: Size;
     }
@@ -200,6 +207,20 @@ fn contradictions(config: &Config) -> Vec<(&'static str, String)> {
             "redis.maxmemory",
             format!("it is less than {least}, four of the largest documents"),
         ));
+    }
+    let Redis { url, ca, cert, key, .. } = &config.redis;
+    let files = [("redis.ca", ca), ("redis.cert", cert), ("redis.key", key)];
+    let unencrypted = url.as_ref().is_some_and(|url| !url.is_tls() && !url.is_embedded());
+    for (name, _) in files.iter().filter(|(_, file)| unencrypted && file.is_some()) {
+        found.push((
+            *name,
+            "redis.url is not rediss://, so nothing would be encrypted or checked".to_owned(),
+        ));
+    }
+    for ((name, file), (other, its_file)) in [(files[1], files[2]), (files[2], files[1])] {
+        if file.is_some() && its_file.is_none() {
+            found.push((name, format!("{other} is not set, and each needs the other")));
+        }
     }
     let Queue { lease, heartbeat, .. } = config.queue;
     if heartbeat * 3 > lease {

@@ -1,11 +1,11 @@
 //! The types of the configuration's values: each reads itself from text, says
 //! what it expects, and shows itself in a form that reads back.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::redis::{PemFile, RedisUrl, redact_url};
 use super::units::{self, parse_bytes, parse_duration, show_bytes, show_duration};
 
 /// A value of the configuration.
@@ -129,92 +129,6 @@ impl Setting for Isolation {
             Self::Tenant => "tenant".into(),
             Self::Job => "job".into(),
         }
-    }
-}
-
-/// Where Redis is, with its password: [`RedisUrl::expose`] is the only way to
-/// see that.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl(String);
-
-impl RedisUrl {
-    /// What stands for the private Redis of the state directory.
-    pub const EMBEDDED: &str = "embedded";
-
-    /// A URL that is known to be right.
-    #[must_use]
-    pub(crate) fn known(url: String) -> Self {
-        Self(url)
-    }
-
-    /// Whether it is the word `embedded`: the URL is then found in the state directory.
-    #[must_use]
-    pub fn is_embedded(&self) -> bool {
-        self.0 == Self::EMBEDDED
-    }
-
-    /// The URL as given, password included: for the Redis client only.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&redact_url(&self.0))
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RedisUrl({self})")
-    }
-}
-
-/// `url` without what may be secret in it: user and password before the host,
-/// and everything after a question mark (`?pass=…` of a socket's URL).
-#[must_use]
-pub fn redact_url(url: &str) -> String {
-    let is_scheme = |text: &str| text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'+');
-    let (scheme, rest) = match url.split_once("://") {
-        Some((scheme, rest)) if is_scheme(scheme) => (format!("{scheme}://"), rest),
-        _ => (String::new(), url),
-    };
-    let (place, query) = rest.split_once('?').map_or((rest, None), |(p, query)| (p, Some(query)));
-    let hidden_query = if query.is_some() { "?***" } else { "" };
-    match place.rsplit_once('@') {
-        // Either a password with a question mark, or a query with an at sign.
-        _ if query.is_some_and(|query| query.contains('@')) => format!("{scheme}***"),
-        Some((_, host)) => format!("{scheme}***@{host}{hidden_query}"),
-        None => format!("{scheme}{place}{hidden_query}"),
-    }
-}
-
-impl Setting for Option<RedisUrl> {
-    fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Ok(None);
-        }
-        if text == RedisUrl::EMBEDDED {
-            return Ok(Some(RedisUrl(text.into())));
-        }
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Err("it has no scheme".into());
-        };
-        match scheme {
-            "redis" | "unix" | "redis+unix" if rest.is_empty() => Err("it names no place".into()),
-            "redis" | "unix" | "redis+unix" => Ok(Some(RedisUrl(text.into()))),
-            "rediss" | "valkeys" => Err("TLS is not built in: use a tunnel such as stunnel".into()),
-            _ => Err("its scheme is unknown".into()),
-        }
-    }
-    fn expects() -> String {
-        "a URL such as redis://127.0.0.1:6379 or unix:///run/redis/redis.sock, or \"embedded\""
-            .into()
-    }
-    fn show(&self) -> String {
-        self.as_ref().map_or_else(String::new, RedisUrl::to_string)
     }
 }
 
@@ -526,26 +440,6 @@ impl Setting for Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn a_password_is_never_shown() {
-        for (url, shown) in [
-            ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
-            ("redis://:hunter2@db:6379/0", "redis://***@db:6379/0"),
-            ("redis://app:hun@ter2@db", "redis://***@db"),
-            ("redis://app:hunter2?x@db", "redis://***"),
-            ("unix:///run/redis.sock?pass=hunter2", "unix:///run/redis.sock?***"),
-            ("unix:///run/redis.sock?pass=hun@ter2", "unix://***"),
-            (":hunter2@db:6379", "***@db:6379"),
-            ("app:hunter2://x@db", "***@db"),
-        ] {
-            assert_eq!(redact_url(url), shown);
-        }
-        let url = <Option<RedisUrl>>::parse("redis://:hunter2@db").unwrap().unwrap();
-        assert!(!format!("{url} {url:?}").contains("hunter2"));
-        assert_eq!(url.expose(), "redis://:hunter2@db");
-    }
 
     #[test]
     fn shares_are_of_the_machines_memory() {
@@ -568,13 +462,5 @@ mod tests {
     #[test]
     fn a_browser_for_each_tenant_is_refused_with_its_reason() {
         assert!(Isolation::parse("browser").unwrap_err().contains("not supported yet"));
-    }
-
-    proptest! {
-        #[test]
-        fn no_password_survives_redaction(password in "[a-zA-Z0-9:/?#@]{1,30}Q") {
-            let url = format!("redis://app:{password}@host:6379/0");
-            prop_assert!(!redact_url(&url).contains('Q'));
-        }
     }
 }

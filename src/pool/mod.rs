@@ -212,7 +212,10 @@ impl Shared {
         let deadline = Instant::now() + allowed;
         let mut busy = self.checkout(&request.tenant, deadline, allowed).await?;
         let Some(warm) = busy.warm() else { return Err(closed()) };
-        let result = warm.page.render(&request, deadline).await;
+        let result = warm.page.render(&request, deadline).await.map_err(|mut failed| {
+            failed.failure = failed.failure.with_memory(warm.context.footprint());
+            failed
+        });
         // A whole browser that hangs looks like a slow document: ask it.
         if let Err(failed) = &result
             && !failed.page_is_sound

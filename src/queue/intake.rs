@@ -180,7 +180,7 @@ impl Reader {
                         .await
                         .map_err(QueueError::from);
                     match taken {
-                        Err(error) if error.says("OOM") => {
+                        Err(error) if error.code() == Some("OOM") => {
                             if !self.queue.stage(priority).await? {
                                 tokio::time::sleep(pause.next()).await;
                                 continue;

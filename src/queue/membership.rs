@@ -204,7 +204,7 @@ impl Housekept {
             None => {}
         }
         let allowance = HELD_WHEN_FULL.min(self.memory.max / 16);
-        (self.memory.is_nearly_full() && self.held >= allowance).then(|| {
+        (self.memory.is_nearly_full() && self.held > allowance).then(|| {
             format!(
                 "redis is full ({} of {} MiB) and {mib} MiB of results wait for their producers: \
                  take the replies, or raise maxmemory",

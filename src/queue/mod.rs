@@ -34,8 +34,10 @@
 //! Wake-ups are hints (the bells); a poll each second is the truth.
 
 pub mod client;
+pub mod connect;
 pub mod dead;
 pub mod embedded;
+mod error;
 mod inspect;
 pub mod intake;
 pub mod keys;
@@ -45,6 +47,7 @@ pub mod operate;
 mod past;
 mod redis;
 mod scripts;
+mod tls;
 mod transitions;
 
 use std::time::Duration;
@@ -54,6 +57,8 @@ use bytes::Bytes;
 use crate::job::{Name, Output, Priority, Status};
 
 pub use self::client::{Answer, Client};
+pub use self::connect::{Address, TlsFiles};
+pub use self::error::{Hindrance, QueueError};
 pub use self::intake::{Control, Inbound, Intake, Room};
 pub use self::keys::Keys;
 pub use self::limits::{LimitSettings, Limits};
@@ -61,6 +66,7 @@ pub use self::membership::Housekept;
 pub use self::operate::{Cancelled, State};
 pub use self::past::Past;
 pub use self::redis::{Queue, QueueConfig};
+pub use self::tls::TlsTrouble;
 pub use self::transitions::Refusal;
 
 /// So many failed attempts in a row, and a tenant runs one job at a time.
@@ -280,93 +286,4 @@ pub struct Counts {
     pub broken: u64,
     /// Workers that were heard of lately.
     pub workers: u64,
-}
-
-/// Why Redis did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum QueueError {
-    /// It cannot be reached, or did not answer in time; the call may be repeated.
-    #[error("redis is not available")]
-    Unavailable(#[source] ::redis::RedisError),
-    /// It refuses us: wrong password, missing permission, wrong database.
-    #[error("redis refuses this client")]
-    Refused(#[source] ::redis::RedisError),
-    /// It answered what no release of our scripts answers.
-    #[error("redis answered something unexpected to {what}: {answer}")]
-    Unexpected {
-        /// What was asked.
-        what: &'static str,
-        /// The answer, shortened.
-        answer: String,
-    },
-    /// No connection of the pool came free.
-    #[error("no redis connection came free")]
-    Pool(#[source] deadpool_redis::PoolError),
-    /// The URL cannot be used.
-    #[error("the redis URL cannot be used")]
-    Url(#[source] ::redis::RedisError),
-}
-
-impl QueueError {
-    /// A bounded name for metrics and logs.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Unavailable(_) => "unavailable",
-            Self::Refused(_) => "refused",
-            Self::Unexpected { .. } => "unexpected",
-            Self::Pool(_) => "pool",
-            Self::Url(_) => "url",
-        }
-    }
-
-    /// Whether Redis called it so (`OOM`, `NOSCRIPT`, …), in answer to any of the
-    /// calls that were made together.
-    #[must_use]
-    pub fn says(&self, code: &str) -> bool {
-        let source = std::error::Error::source(self);
-        let Some(error) = source.and_then(|e| e.downcast_ref::<::redis::RedisError>()) else {
-            return false;
-        };
-        let all = error.clone().into_server_errors();
-        error.code() == Some(code)
-            || all.is_some_and(|all| all.iter().any(|(_, error)| error.code() == code))
-    }
-
-    /// What to do about it.
-    #[must_use]
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::Unavailable(_) | Self::Pool(_) => {
-                "check that Redis runs and that its host and port can be reached from here (redis-cli -u URL ping)"
-            }
-            Self::Refused(_) => {
-                "check user, password and database number in the URL, and the user's permissions (ACL)"
-            }
-            Self::Unexpected { .. } => {
-                "workers of different releases may share this queue; run the same release everywhere, \
-                 or check that no other program writes keys below tillroll:"
-            }
-            Self::Url(_) => "write it as redis://[[user]:password@]host[:port][/database]",
-        }
-    }
-}
-
-impl From<::redis::RedisError> for QueueError {
-    fn from(error: ::redis::RedisError) -> Self {
-        use ::redis::{ErrorKind, ServerErrorKind};
-        match error.kind() {
-            ErrorKind::InvalidClientConfig => Self::Url(error),
-            ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {
-                Self::Refused(error)
-            }
-            _ if matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM")) => {
-                Self::Refused(error)
-            }
-            ErrorKind::UnexpectedReturnType | ErrorKind::Parse => {
-                Self::Unexpected { what: "a command", answer: error.to_string() }
-            }
-            _ => Self::Unavailable(error),
-        }
-    }
 }

@@ -1,27 +1,25 @@
 //! The transitions in Rust: each function is one call to Redis, and reads as
 //! the sentence that it is. Nothing here decides; nothing elsewhere speaks Redis.
 //!
-//! Connections: one multiplexed connection that reconnects by itself for the
-//! scripts; a small pool for bodies and for whoever else needs a round trip of
-//! its own; the blocking reads of [`super::intake`] have theirs. Every call
-//! has a response time-out, for a Redis that is silent with TCP still up.
+//! How its connections come about, and what they outlive, is in [`super::connect`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, cmd, pipe};
+use ::redis::aio::ConnectionManager;
+use ::redis::{cmd, pipe};
 
+use super::connect::Connections;
 use super::limits::{LimitSettings, Limits};
 use super::scripts::Scripts;
-use super::{Keys, QueueError, Token};
+use super::{Address, Keys, QueueError, Token};
 
 /// How to reach one queue.
 #[derive(Clone)]
 pub struct QueueConfig {
-    /// `redis://[[user]:password@]host[:port][/database]`.
-    pub url: String,
+    /// Where its Redis is.
+    pub redis: Address,
     /// The queue's name.
     pub queue: String,
     /// This worker's id, unique per start.
@@ -39,8 +37,8 @@ pub struct QueueConfig {
 
 impl std::fmt::Debug for QueueConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The URL may hold a password.
         f.debug_struct("QueueConfig")
+            .field("redis", &self.redis)
             .field("queue", &self.queue)
             .field("worker", &self.worker)
             .field("lease", &self.lease)
@@ -57,12 +55,9 @@ pub struct Queue {
 pub(super) struct Inner {
     pub(super) keys: Keys,
     pub(super) scripts: Scripts,
-    commands: ConnectionManager,
-    bodies: deadpool_redis::Pool,
-    client: Client,
+    connections: Connections,
     pub(super) worker: String,
     pub(super) lease_ms: u64,
-    response_timeout: Duration,
     tokens: AtomicU64,
     pub(super) limits: Limits,
     /// Where counting what is held goes on.
@@ -81,47 +76,16 @@ impl Queue {
     /// # Errors
     /// Where the URL cannot be used or Redis does not answer.
     pub async fn connect(config: QueueConfig) -> Result<Self, QueueError> {
-        let tcp = ::redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        let info = config
-            .url
-            .as_str()
-            .into_connection_info()
-            .map_err(QueueError::Url)?
-            .set_tcp_settings(tcp);
-        let client = Client::open(info.clone()).map_err(QueueError::Url)?;
-        let manager = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(config.response_timeout))
-            .set_connection_timeout(Some(config.response_timeout))
-            .set_number_of_retries(2)
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_secs(1));
-        let commands = client.get_connection_manager_with_config(manager).await?;
-        let settings = AsyncConnectionConfig::new()
-            .set_response_timeout(Some(config.response_timeout))
-            .set_connection_timeout(Some(config.response_timeout));
-        let bodies =
-            deadpool_redis::Manager::new_with_config(info, settings).map_err(QueueError::Url)?;
-        let bodies = deadpool_redis::Pool::builder(bodies)
-            .max_size(8)
-            .runtime(deadpool_redis::Runtime::Tokio1)
-            .wait_timeout(Some(config.response_timeout))
-            .build()
-            .map_err(|error| QueueError::Unexpected {
-                what: "the pool",
-                answer: error.to_string(),
-            })?;
-        let maxmemory = memory(&mut commands.clone()).await?.max;
+        let connections = Connections::open(config.redis, config.response_timeout).await?;
+        let maxmemory = memory(&mut connections.commands()).await?.max;
         let limits = config.limits.on(maxmemory);
         let queue = Self {
             inner: Arc::new(Inner {
                 keys: Keys::new(&config.queue),
                 scripts: Scripts::new(&limits, config.fenced),
-                commands,
-                bodies,
-                client,
+                connections,
                 worker: config.worker,
                 lease_ms: millis(config.lease),
-                response_timeout: config.response_timeout,
                 tokens: AtomicU64::new(0),
                 limits,
                 swept: AtomicU64::new(0),
@@ -168,10 +132,7 @@ impl Queue {
         &self,
         block: Duration,
     ) -> Result<::redis::aio::MultiplexedConnection, QueueError> {
-        let settings = AsyncConnectionConfig::new()
-            .set_response_timeout(Some(block + self.inner.response_timeout))
-            .set_connection_timeout(Some(self.inner.response_timeout));
-        Ok(self.inner.client.get_multiplexed_async_connection_with_config(&settings).await?)
+        self.inner.connections.blocking(block).await
     }
 
     /// A connection for a command's own round trips.
@@ -179,10 +140,7 @@ impl Queue {
     /// # Errors
     /// Where none comes free, or Redis is away.
     pub async fn connection(&self) -> Result<deadpool_redis::Connection, QueueError> {
-        self.inner.bodies.get().await.map_err(|error| match error {
-            deadpool_redis::PoolError::Backend(error) => error.into(),
-            other => QueueError::Pool(other),
-        })
+        self.inner.connections.pooled().await
     }
 
     pub(super) async fn load_scripts(&self) -> Result<(), QueueError> {
@@ -195,7 +153,7 @@ impl Queue {
 
     /// The shared connection.
     pub(super) fn commands(&self) -> ConnectionManager {
-        self.inner.commands.clone()
+        self.inner.connections.commands()
     }
 }
 

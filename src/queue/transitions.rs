@@ -171,30 +171,19 @@ impl Queue {
         next: Option<Next<'_>>,
     ) -> Result<(String, Value), QueueError> {
         let result = Outgoing::new(ending, pdf);
-        match self.send_loaded(lease, ending, &result, next, false).await {
-            // A full Redis refuses the push, but not a script that frees something first.
-            Err(error) if error.says("OOM") => {
-                self.send_loaded(lease, ending, &result, next, true).await
+        // A Redis that was restarted while it was full says both, one after the other.
+        let (mut loaded, mut inline) = (false, false);
+        loop {
+            match self.send_result(lease, ending, &result, next, inline).await {
+                // A restarted Redis has forgotten the scripts.
+                Err(error) if error.code() == Some("NOSCRIPT") && !loaded => {
+                    self.load_scripts().await?;
+                    loaded = true;
+                }
+                // A full Redis refuses the push, but not a script that frees something first.
+                Err(error) if error.code() == Some("OOM") && !inline => inline = true,
+                answer => return answer,
             }
-            answer => answer,
-        }
-    }
-
-    async fn send_loaded(
-        &self,
-        lease: &Lease,
-        ending: &Ending,
-        result: &Outgoing,
-        next: Option<Next<'_>>,
-        inline: bool,
-    ) -> Result<(String, Value), QueueError> {
-        match self.send_result(lease, ending, result, next, inline).await {
-            // A restarted Redis has forgotten the scripts.
-            Err(error) if error.says("NOSCRIPT") => {
-                self.load_scripts().await?;
-                self.send_result(lease, ending, result, next, inline).await
-            }
-            answer => answer,
         }
     }
 

@@ -166,6 +166,12 @@ impl Context {
         self.renderer.as_ref().map(|renderer| renderer.pid)
     }
 
+    /// What its renderer holds for itself alone, in bytes; `None` if it is gone.
+    #[must_use]
+    pub fn footprint(&self) -> Option<u64> {
+        processes::private_bytes(Path::new("/proc"), self.renderer_pid()?)
+    }
+
     /// Kills its renderer, and nothing else; [`crashed`](Self::crashed) follows.
     /// Returns whether there was one to kill.
     pub fn kill_renderer(&self) -> bool {

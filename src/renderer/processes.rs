@@ -34,6 +34,18 @@ pub struct Process {
     pub kind: Kind,
 }
 
+/// What a process holds for itself alone: `RssAnon` and `RssShmem`, in bytes;
+/// `None` if it has ended.
+#[must_use]
+pub fn private_bytes(proc: &Path, pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(proc.join(pid.to_string()).join("status")).ok()?;
+    let kib = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    Some((kib("RssAnon:")? + kib("RssShmem:")?) * 1024)
+}
+
 /// `root` and everything below it, sorted by pid.
 #[must_use]
 pub fn tree(proc: &Path, root: u32) -> Vec<Process> {

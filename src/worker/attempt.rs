@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::event::{Halt, Verdict, Why};
+use super::event::{Halt, Tally, Verdict, Why};
 use crate::failure::{BROWSER_DIED, Class, Failure};
 use crate::job::reply::{Place, ReplyError, Timings};
 use crate::job::{Job, Name, Output, Reply, Status};
@@ -204,13 +204,8 @@ impl Attempt {
         reply.warnings = rendered.warnings;
         reply.timings = timings(claimed, rendered_in, started.elapsed());
         reply.attempts = claimed.attempt;
-        metrics::job_ended(Status::Done, claimed.priority);
-        metrics::job_timed(
-            Duration::from_millis(reply.timings.queued_ms),
-            rendered_in,
-            Duration::from_millis(reply.timings.total_ms),
-        );
-        metrics::pdf_finished(reply.bytes as u64);
+        let done = Some((reply.timings, reply.bytes));
+        let tally = Tally { priority: claimed.priority, done };
         tracing::info!(
             job = %job.name,
             job.status = "done",
@@ -223,7 +218,7 @@ impl Attempt {
             traceparent = job.traceparent.as_deref(),
             "rendered"
         );
-        ending(job, reply, "ok", Some(rendered.pdf.into()), None)
+        ending(job, reply, "ok", Some(rendered.pdf.into()), None, tally)
     }
 
     fn failed(
@@ -264,25 +259,24 @@ impl Attempt {
         } else {
             log_failure(claimed, failure, status.as_str());
         }
-        metrics::job_ended(status, claimed.priority);
         let mut reply = Reply::new(&job.name, status);
         reply.timings = timings(claimed, rendered_in, rendered_in);
         // A job that expired was claimed, but never tried.
         reply.attempts = claimed.attempt - u32::from(status == Status::Expired);
         reply.error = Some(ReplyError::from(failure));
         let past = self.past(claimed, failure, rendered_in, status == Status::Dead);
-        ending(job, reply, failure.code, None, Some(past))
+        let tally = Tally { priority: claimed.priority, done: None };
+        ending(job, reply, failure.code, None, Some(past), tally)
     }
 
     /// Ends a job whose header cannot be read any more: the defaults of the contract apply.
     fn bury_unread(&self, claimed: &Claimed, failure: &Failure) -> Verdict {
         log_failure(claimed, failure, "dead");
-        metrics::job_ended(Status::Dead, claimed.priority);
         let mut reply = Reply::new(claimed.lease.name(), Status::Dead);
         reply.timings = timings(claimed, Duration::ZERO, Duration::ZERO);
         reply.attempts = claimed.attempt;
         reply.error = Some(ReplyError::from(failure));
-        Verdict::End(Box::new(Ending {
+        let ending = Ending {
             status: Status::Dead,
             code: failure.code,
             line: line(&reply),
@@ -292,7 +286,8 @@ impl Attempt {
             reply_ttl: Duration::from_secs(600),
             retain: Duration::from_secs(86_400),
             past: Some(self.past(claimed, failure, Duration::ZERO, true)),
-        }))
+        };
+        Verdict::End(Box::new(ending), Tally { priority: claimed.priority, done: None })
     }
 
     /// A line of the job's history. Its time is Redis' clock at the claim, and ours since.
@@ -343,9 +338,10 @@ fn ending(
     code: &'static str,
     pdf: Option<Bytes>,
     past: Option<Past>,
+    tally: Tally,
 ) -> Verdict {
     reply.meta = job.meta.clone();
-    Verdict::End(Box::new(Ending {
+    let ending = Ending {
         status: reply.status,
         code,
         line: line(&reply),
@@ -355,7 +351,8 @@ fn ending(
         reply_ttl: job.reply_ttl,
         retain: job.retain,
         past,
-    }))
+    };
+    Verdict::End(Box::new(ending), tally)
 }
 
 /// The reply's line; a reply that has no JSON form would be our own mistake

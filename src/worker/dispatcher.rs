@@ -63,6 +63,8 @@ pub struct Dispatcher {
     beating: bool,
     housekeeping: bool,
     redis: Result<(), String>,
+    /// Of what kind the last failure was that was told.
+    redis_kind: &'static str,
     /// Why no job is started although Redis answers.
     hindrance: Option<String>,
     renderer: Result<(), String>,
@@ -86,6 +88,7 @@ impl Dispatcher {
             beating: false,
             housekeeping: false,
             redis: Ok(()),
+            redis_kind: "",
             hindrance: None,
             renderer: Err("the renderer is starting".to_owned()),
             totals: Totals::default(),
@@ -504,7 +507,9 @@ impl Dispatcher {
 
     fn redis_failed(&mut self, error: &QueueError) {
         crate::metrics::redis_failed(error.kind());
-        if self.redis.is_ok() {
+        // Down first, then loading, then full: each is told once, and the last is shown.
+        if self.redis.is_ok() || self.redis_kind != error.kind() {
+            self.redis_kind = error.kind();
             let why = crate::worker::chain(error);
             tracing::warn!(error = %why, remedy = error.remedy(), "redis does not answer: claims pause");
             self.redis = Err(why);

@@ -250,7 +250,9 @@ impl Effects {
             let settle = async move {
                 let token = that.queue().token();
                 let next = claim_next.map(|bulk| Next { token: &token, bulk });
-                that.settle_until_lost(&held, &verdict, next).await
+                let result = that.settle_until_lost(&held, &verdict, next).await;
+                tally(&verdict, &result);
+                result
             };
             let result = contained(settle).await.and_then(|result| result);
             let (result, next) = match result {
@@ -278,7 +280,7 @@ impl Effects {
         let mut pause = SHORTEST_PAUSE;
         loop {
             let result = match verdict {
-                Verdict::End(ending) => self.queue().finish(lease, ending, next).await,
+                Verdict::End(ending, _) => self.queue().finish(lease, ending, next).await,
                 Verdict::Fail { delay, past } => {
                     let settled = self.queue().fail(lease, *delay, past).await;
                     settled.map(|settled| (settled, None))
@@ -335,7 +337,9 @@ impl Effects {
             let expire = async move {
                 for claimed in overdue {
                     let verdict = that.attempt.run(&claimed, None, &Halt::default()).await;
-                    that.settle_until_lost(&claimed.lease, &verdict, None).await?;
+                    let result = that.settle_until_lost(&claimed.lease, &verdict, None).await;
+                    tally(&verdict, &result);
+                    result?;
                 }
                 Ok(())
             };
@@ -409,6 +413,20 @@ fn ours_to_mend() -> Rejection {
         "this is a bug: please report it, without the document's content",
     );
     Rejection { name: None, reply_to: None, problem }
+}
+
+/// Counts a job that ended, where Redis accepted its end.
+fn tally(verdict: &Verdict, result: &Result<(Settled, Option<Claimed>), QueueError>) {
+    let (Verdict::End(ending, tally), Ok((Settled::Accepted, _))) = (verdict, result) else {
+        return;
+    };
+    metrics::job_ended(ending.status, tally.priority);
+    if let Some((timings, bytes)) = tally.done {
+        let [queued, rendered, total] =
+            [timings.queued_ms, timings.rendered_ms, timings.total_ms].map(Duration::from_millis);
+        metrics::job_timed(queued, rendered, total);
+        metrics::pdf_finished(bytes as u64);
+    }
 }
 
 /// The claimed job is often the one just admitted: then its document is at hand.

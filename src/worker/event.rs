@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::job::reply::Timings;
 use crate::job::{Job, Name, Priority};
 use crate::memory::Permit;
 use crate::queue::{
@@ -105,7 +106,7 @@ pub struct Work {
 #[derive(Debug)]
 pub enum Verdict {
     /// It ends for good.
-    End(Box<Ending>),
+    End(Box<Ending>, Tally),
     /// It is tried again after `delay`.
     Fail {
         /// How long it waits.
@@ -122,6 +123,16 @@ pub enum Verdict {
         /// What became of the attempt, where there is something to tell.
         past: Option<Box<Past>>,
     },
+}
+
+/// What metrics say of a job that ended, once Redis has accepted its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Tally {
+    /// How urgent it was.
+    pub priority: Priority,
+    /// Of one that was done: how long it waited, rendered, and took in all, and
+    /// how large its PDF is.
+    pub done: Option<(Timings, usize)>,
 }
 
 /// A verdict in one word, for counting.
@@ -142,8 +153,8 @@ impl Verdict {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::End(ending) if ending.status == crate::job::Status::Done => Outcome::Done,
-            Self::End(_) => Outcome::Failed,
+            Self::End(ending, _) if ending.status == crate::job::Status::Done => Outcome::Done,
+            Self::End(..) => Outcome::Failed,
             Self::Fail { .. } => Outcome::Retried,
             Self::Release { .. } => Outcome::Released,
         }

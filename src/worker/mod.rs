@@ -225,6 +225,11 @@ impl Worker {
             metrics::queue_jobs(QueueState::Leased, jobs.leased);
             metrics::queue_jobs(QueueState::Dead, jobs.dead);
         }
+        if let Some(counts) = dispatcher.counts() {
+            metrics::queue_bytes(counts.bytes, counts.held, counts.dead_bytes);
+            metrics::tenants_broken(counts.broken);
+        }
+        metrics::claims_hindered(dispatcher.hindrance().is_some());
         self.snapshot.send_modify(|snapshot| {
             snapshot.browser = vitals.browser.map(|(pid, version)| Browser {
                 pid,

@@ -13,7 +13,7 @@ use crate::support::rig::{PATIENCE, dead};
 use crate::support::{Rig, Running, Scripted, expect_claim};
 
 fn client(rig: &Rig) -> Client {
-    Client::new(&rig.server.url(), "receipts", 8).unwrap()
+    Client::new(rig.server.url(), "receipts", 8).unwrap()
 }
 
 fn name(text: &str) -> Name {

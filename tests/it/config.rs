@@ -78,8 +78,9 @@ fn redis_url_of_the_platform_stands_below_our_own_variable() {
     let own = ("TILLROLL_REDIS__URL", "redis://own");
     assert_eq!(url(&[own, platform]).as_deref(), Some("redis://own"));
     // Not ours to complain about as long as it is not used.
-    assert_eq!(url(&[own, ("REDIS_URL", "rediss://platform")]).as_deref(), Some("redis://own"));
-    assert!(mistakes(&Given::default(), &[("REDIS_URL", "rediss://p")]).contains("TLS"));
+    assert_eq!(url(&[own, ("REDIS_URL", "http://platform")]).as_deref(), Some("redis://own"));
+    assert!(mistakes(&Given::default(), &[("REDIS_URL", "http://p")]).contains("scheme"));
+    assert_eq!(url(&[("REDIS_URL", "rediss://p")]).as_deref(), Some("rediss://p"));
     assert_eq!(url(&[("REDIS_URL", "")]), None);
 }
 
@@ -156,6 +157,28 @@ fn keys_that_contradict_each_other_are_refused() {
     assert!(text.contains("flag --set: memory.limit = \"300MB\" cannot be"), "{text}");
     let loaded = load(&set(&["memory.limit=50%"]), environment(&[])).unwrap();
     assert_eq!(loaded.config.memory.limit, Some(Memory::Percent(50)));
+}
+
+#[test]
+fn what_tls_needs_is_refused_where_there_is_none() {
+    let wrong = |pairs: &[&str]| mistakes(&set(pairs), &[]);
+    let text = wrong(&["redis.url=redis://h", "redis.ca=/ca.pem"]);
+    assert!(
+        text.contains("redis.ca = \"/ca.pem\" cannot be") && text.contains("rediss://"),
+        "{text}"
+    );
+    let text = wrong(&["redis.url=rediss://h", "redis.cert=/cert.pem"]);
+    assert!(text.contains("redis.cert") && text.contains("redis.key is not set"), "{text}");
+    let text = wrong(&["redis.url=rediss://h", "redis.key=/key.pem"]);
+    assert!(text.contains("redis.key") && text.contains("redis.cert is not set"), "{text}");
+    let text = wrong(&["redis.url=rediss://h", "redis.ca=ca.pem"]);
+    assert!(text.contains("not absolute"), "{text}");
+    let text = wrong(&["redis.url=rediss://:hunter2@h/#insecure"]);
+    assert!(text.contains("always checked") && !text.contains("hunter2"), "{text}");
+    let all = ["redis.url=rediss://h", "redis.ca=/a", "redis.cert=/c", "redis.key=/k"];
+    assert!(load(&set(&all), environment(&[])).is_ok());
+    // An embedded Redis may stand in for the usual one.
+    assert!(load(&set(&["redis.url=embedded", "redis.ca=/a"]), environment(&[])).is_ok());
 }
 
 #[test]

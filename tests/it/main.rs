@@ -5,6 +5,7 @@
 
 mod client;
 mod config;
+mod connections;
 mod embedded;
 mod queue;
 mod support;

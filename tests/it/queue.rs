@@ -9,7 +9,7 @@ mod cancel;
 mod caps;
 mod claims;
 mod clock;
-mod commands;
+pub(crate) mod commands;
 mod dead_letters;
 mod deadlines;
 mod fairness;

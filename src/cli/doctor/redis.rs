@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, InfoDict, RedisResult, Script, cmd};
+use redis::{InfoDict, RedisResult, Script, cmd};
 use tokio::time::Instant;
 
 use crate::cli::Session;
 use crate::job::Priority;
 use crate::queue::embedded::{self, EmbeddedError};
-use crate::queue::{Keys, QueueError};
+use crate::queue::{Address, Keys, QueueError};
 
 use super::finding::Finding;
 use super::redis_judge::{Facts, Scan, judge};
@@ -33,21 +33,27 @@ pub(super) async fn check(session: &Session) -> Vec<Finding> {
             "give --redis URL, or --redis embedded for a private one",
         )];
     };
-    let url = if named.is_embedded() {
+    let address = if named.is_embedded() {
         match embedded::find(&config.state.dir) {
-            Ok(url) => url,
+            Ok(url) => Address::from(url),
             Err(EmbeddedError::NoneRuns { .. }) => return vec![startable(session).await],
             Err(error) => {
                 return vec![Finding::fail(CHECK, crate::worker::chain(&error), error.remedy())];
             }
         }
     } else {
-        named.expose().to_owned()
+        Address::new(named.expose(), session.tls_files())
     };
-    match measure(&url, &Keys::new(config.queue.name.as_str())).await {
+    let measured = match address.connect(PATIENCE, PATIENCE).await {
+        Ok(redis) => {
+            let keys = Keys::new(config.queue.name.as_str());
+            measure(redis, &keys).await.map_err(QueueError::from)
+        }
+        Err(error) => Err(error),
+    };
+    match measured {
         Ok(facts) => judge(&facts),
         Err(error) => {
-            let error = QueueError::from(error);
             let what = format!("{named}: {}", crate::worker::chain(&error));
             vec![Finding::fail(CHECK, what, error.remedy())]
         }
@@ -65,15 +71,7 @@ async fn startable(session: &Session) -> Finding {
     }
 }
 
-async fn connect(url: &str) -> RedisResult<MultiplexedConnection> {
-    let settings = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE));
-    redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&settings).await
-}
-
-async fn measure(url: &str, keys: &Keys) -> RedisResult<Facts> {
-    let mut redis = connect(url).await?;
+async fn measure(mut redis: MultiplexedConnection, keys: &Keys) -> RedisResult<Facts> {
     let info: InfoDict = cmd("INFO").query_async(&mut redis).await?;
     let (clock_off_ms, round_trip) = clock(&mut redis).await?;
     let text = |field: &str| info.get::<String>(field).unwrap_or_default();

@@ -33,14 +33,16 @@ mod reply;
 
 use std::time::Duration;
 
-use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime};
-use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, IntoConnectionInfo, cmd, pipe};
+use deadpool_redis::Connection;
+use redis::{Cmd, FromRedisValue, cmd, pipe};
 use tokio::time::Instant;
 
 pub use self::events::Event;
 pub use self::receipt::{Element, Receipt};
 pub use self::record::{Held, Record, State};
 pub use self::reply::{Answer, Place, Reply, ReplyError, Warning};
+use super::connect::Bodies;
+pub use super::connect::{Address, TlsFiles};
 use super::{Keys, QueueError};
 pub use crate::job::reply::Timings;
 pub use crate::job::{Name, Output, Priority, Status};
@@ -59,7 +61,7 @@ const PIPELINE_COMMANDS: usize = 1000;
 /// A producer of one queue. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
-    pool: Pool,
+    pool: Bodies,
     keys: Keys,
 }
 
@@ -109,24 +111,17 @@ impl Drop for Waiting {
 
 impl Client {
     /// A client with at most `connections` connections, made when first needed.
+    /// `redis` is a URL, or an [`Address`] where TLS needs files of its own.
     ///
     /// # Errors
-    /// Where the URL cannot be used.
-    pub fn new(url: &str, queue: &str, connections: usize) -> Result<Self, QueueError> {
-        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
-        let info = url.into_connection_info().map_err(QueueError::Url)?.set_tcp_settings(tcp);
-        let settings = AsyncConnectionConfig::new()
-            .set_response_timeout(Some(BLOCK + RESPONSE_TIMEOUT))
-            .set_connection_timeout(Some(RESPONSE_TIMEOUT));
-        let manager = Manager::new_with_config(info, settings).map_err(QueueError::Url)?;
-        let pool = Pool::builder(manager)
-            .max_size(connections.max(1))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| QueueError::Unexpected {
-                what: "the pool",
-                answer: error.to_string(),
-            })?;
+    /// Where the URL or a file cannot be used.
+    pub fn new(
+        redis: impl Into<Address>,
+        queue: &str,
+        connections: usize,
+    ) -> Result<Self, QueueError> {
+        let response = BLOCK + RESPONSE_TIMEOUT;
+        let pool = redis.into().pool(connections.max(1), RESPONSE_TIMEOUT, response, None)?;
         Ok(Self { pool, keys: Keys::new(queue) })
     }
 
@@ -137,10 +132,7 @@ impl Client {
     }
 
     async fn connection(&self) -> Result<Connection, QueueError> {
-        self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => error.into(),
-            other => QueueError::Pool(other),
-        })
+        self.pool.get().await
     }
 
     /// Pushes one receipt.

@@ -36,6 +36,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("MEMORY", "4.0.0"),
     ("PERSIST", "2.2.0"),
     ("PEXPIRE", "2.6.0"),
+    ("PING", "1.0.0"),
     ("PTTL", "2.6.0"),
     ("RENAME", "1.0.0"),
     ("RPOPLPUSH", "1.2.0"),
@@ -102,7 +103,8 @@ fn quoted_after<'a>(text: &'a str, marker: &str, quote: char) -> Vec<&'a str> {
         .collect()
 }
 
-fn used() -> BTreeSet<String> {
+/// Every command that the queue sends or calls.
+pub(crate) fn used() -> BTreeSet<String> {
     let mut commands = BTreeSet::new();
     for (path, text) in sources() {
         let found = if path.extension().is_some_and(|end| end == "lua") {

@@ -1,6 +1,7 @@
 //! What the tests share: a Redis of their own, a scripted renderer, a worker
 //! that runs in the test's process, and what must be true of a queue.
 
+pub(crate) mod certificates;
 pub(crate) mod invariants;
 pub(crate) mod observe;
 pub(crate) mod proxy;
@@ -9,6 +10,7 @@ pub(crate) mod renderer;
 pub(crate) mod rig;
 pub(crate) mod worker;
 
+pub(crate) use certificates::Authority;
 pub(crate) use proxy::Proxy;
 pub(crate) use redis_server::RedisServer;
 pub(crate) use renderer::Scripted;

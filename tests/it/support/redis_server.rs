@@ -3,16 +3,21 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::sync_channel;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+/// What it says once it takes commands.
+const READY: &str = "Ready to accept connections";
+
 /// A running server. Its data outlives a [`kill`](RedisServer::kill), not the value.
 pub(crate) struct RedisServer {
     directory: TempDir,
     port: u16,
+    tls_port: u16,
     settings: Vec<String>,
     child: Option<Child>,
 }
@@ -28,31 +33,36 @@ impl RedisServer {
         Self::start(&["--appendonly", "yes", "--appendfsync", "always"])
     }
 
-    /// A server with these settings.
+    /// A server with these settings, in which `{tls}` stands for a second free port.
     pub(crate) fn start(settings: &[&str]) -> Self {
         let mut server = Self {
             directory: tempfile::tempdir().unwrap(),
             port: 0,
+            tls_port: 0,
             settings: settings.iter().map(ToString::to_string).collect(),
             child: None,
         };
         // Another process may take the port between our look and Redis' bind.
         for _ in 0..20 {
-            server.port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if server.launch().is_ok() {
+            let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            (server.port, server.tls_port) = (free(), free());
+            if server.launch(&[], READY).is_ok() {
                 return server;
             }
         }
         panic!("redis-server found no free port twenty times");
     }
 
-    /// Starts the process and waits until it says that it is ready.
-    fn launch(&mut self) -> Result<(), String> {
+    /// Starts the process, with more settings, and waits until it says `until`.
+    fn launch(&mut self, more: &[&str], until: &'static str) -> Result<(), String> {
         let mut child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--daemonize", "no", "--logfile", "", "--dir"])
             .arg(self.directory.path())
-            .args(&self.settings)
+            .args(
+                self.settings.iter().map(|part| part.replace("{tls}", &self.tls_port.to_string())),
+            )
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -65,7 +75,7 @@ impl RedisServer {
             let mut seen = String::new();
             let mut waiting = Some(ready);
             for line in log.lines().map_while(Result::ok) {
-                if line.contains("Ready to accept connections") {
+                if line.contains(until) {
                     if let Some(ready) = waiting.take() {
                         ready.send(Ok(())).unwrap();
                     }
@@ -103,9 +113,49 @@ impl RedisServer {
     /// Starts it again on the same port and the same data.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        if let Err(log) = self.launch() {
+        if let Err(log) = self.launch(&[], READY) {
             panic!("redis-server did not come back:\n{log}");
         }
+    }
+
+    /// Starts it again; it takes so many microseconds to load each key, and looks
+    /// after its clients whenever it has read 2 MB.
+    pub(crate) fn restart_slowly(&mut self, per_key: u32) {
+        self.kill();
+        let delay = per_key.to_string();
+        let more = ["--key-load-delay", &delay];
+        if let Err(log) = self.launch(&more, "Server initialized") {
+            panic!("redis-server did not come back:\n{log}");
+        }
+    }
+
+    /// From now on it cannot save: there is a directory where its file should be.
+    pub(crate) fn obstruct_saving(&self) {
+        let file = self.path("dump.rdb");
+        if file.exists() {
+            std::fs::remove_file(&file).unwrap();
+        }
+        std::fs::create_dir_all(file.join("in-the-way")).unwrap();
+    }
+
+    /// It can save again.
+    pub(crate) fn allow_saving(&self) {
+        std::fs::remove_dir_all(self.path("dump.rdb")).unwrap();
+    }
+
+    /// Something in its directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Its port on loopback.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How to reach it over TLS.
+    pub(crate) fn tls_url(&self) -> String {
+        format!("rediss://localhost:{}", self.tls_port)
     }
 
     /// SIGSTOP: silent, with TCP still up.

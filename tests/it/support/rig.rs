@@ -8,7 +8,7 @@ use redis::{AsyncConnectionConfig, FromRedisValue, cmd};
 use serde_json::Value;
 use tillroll::job::{Job, Name, Output, Priority, Status};
 use tillroll::queue::{
-    Admitted, Claimed, Ending, Keys, Lease, LimitSettings, Next, Past, Queue, QueueConfig,
+    Address, Admitted, Claimed, Ending, Keys, Lease, LimitSettings, Next, Past, Queue, QueueConfig,
     QueueError, Refusal, Settled, Token,
 };
 
@@ -16,6 +16,8 @@ use super::RedisServer;
 
 /// The longest that a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// When Redis counts as away.
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a producer took.
 #[derive(Debug)]
@@ -79,18 +81,25 @@ impl Rig {
     }
 
     /// Through another line than the producers'.
-    pub(crate) async fn queue_at(url: String, id: &str, lease: Duration) -> Queue {
+    pub(crate) async fn queue_at(redis: impl Into<Address>, id: &str, lease: Duration) -> Queue {
+        Self::connect(redis, id, lease).await.unwrap()
+    }
+
+    pub(crate) async fn connect(
+        redis: impl Into<Address>,
+        id: &str,
+        lease: Duration,
+    ) -> Result<Queue, QueueError> {
         Queue::connect(QueueConfig {
-            url,
+            redis: redis.into(),
             queue: "receipts".to_owned(),
             worker: id.to_owned(),
             lease,
-            response_timeout: Duration::from_secs(2),
+            response_timeout: RESPONSE_TIMEOUT,
             limits: LimitSettings::default(),
             fenced: true,
         })
         .await
-        .unwrap()
     }
 
     pub(crate) async fn push(&self, inbox: Priority, element: &[u8]) {

@@ -65,6 +65,13 @@ impl Running {
         waited.unwrap_or_else(|_| panic!("the worker never was: {what}")).unwrap();
     }
 
+    /// Waits until it has published again, as it does each second.
+    pub(crate) async fn published(&mut self) -> Snapshot {
+        let last = self.snapshot.borrow().published;
+        self.wait_for("published again", |seen| seen.published > last).await;
+        self.snapshot.borrow().clone()
+    }
+
     pub(crate) async fn stop(self, stop: Stop) -> Totals {
         self.stop.send(stop).await.unwrap();
         self.ended().await
