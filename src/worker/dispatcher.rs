@@ -60,6 +60,8 @@ pub struct Dispatcher {
     /// Claims under way, of these, and those of them that may bring a bulk job.
     claiming: usize,
     claiming_bulk: usize,
+    /// Whether a bell rang while a claim was under way.
+    rung: bool,
     beating: bool,
     housekeeping: bool,
     redis: Result<(), String>,
@@ -85,6 +87,7 @@ impl Dispatcher {
             pending: 0,
             claiming: 0,
             claiming_bulk: 0,
+            rung: false,
             beating: false,
             housekeeping: false,
             redis: Ok(()),
@@ -240,6 +243,10 @@ impl Dispatcher {
             Event::Stop(stop) => self.stop(stop, &mut effects),
             Event::DrainTimeout => self.stop(Stop::Abort, &mut effects),
         }
+        if self.rung && self.claiming == 0 {
+            self.rung = false;
+            self.claim(&mut effects);
+        }
         self.finish_if_empty(&mut effects);
         effects
     }
@@ -252,7 +259,11 @@ impl Dispatcher {
                 let bulk = permit.is_some() && self.claim_begins();
                 effects.push(Effect::Offer { inbox, turn, element, done, permit, bulk });
             }
-            Inbound::Bell => self.claim(effects),
+            Inbound::Bell => {
+                // A claim under way may have looked before the bell rang: ask again after it.
+                self.rung = self.claiming > 0;
+                self.claim(effects);
+            }
             Inbound::Control(control) => self.control(control, effects),
             Inbound::BadControl(why) => {
                 tracing::warn!(%why, "a command on this worker's control list could not be read and was dropped");
@@ -536,3 +547,7 @@ fn needs_to_be_alone(claimed: &Claimed) -> bool {
 #[cfg(test)]
 #[path = "dispatcher_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "alone_tests.rs"]
+mod alone_tests;

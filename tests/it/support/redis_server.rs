@@ -1,6 +1,7 @@
 //! A private `redis-server`: its own directory, a free port on loopback, killed
 //! and reaped with its test.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -12,6 +13,11 @@ use tempfile::TempDir;
 
 /// What it says once it takes commands.
 const READY: &str = "Ready to accept connections";
+
+/// Which server: the same tests run on an older one as well (see the Makefile).
+fn program() -> OsString {
+    std::env::var_os("TILLROLL_TEST_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
 
 /// A running server. Its data outlives a [`kill`](RedisServer::kill), not the value.
 pub(crate) struct RedisServer {
@@ -55,7 +61,7 @@ impl RedisServer {
 
     /// Starts the process, with more settings, and waits until it says `until`.
     fn launch(&mut self, more: &[&str], until: &'static str) -> Result<(), String> {
-        let mut child = Command::new("redis-server")
+        let mut child = Command::new(program())
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--daemonize", "no", "--logfile", "", "--dir"])
             .arg(self.directory.path())
