@@ -275,7 +275,10 @@ fn a_hindrance_stops_claims_and_its_end_starts_them() {
     let mut dispatcher = ready();
     let started = fill(&mut dispatcher, 1);
     let kept = |paused: Option<&str>| {
-        Event::Housekept(Ok(Housekept { paused: paused.map(str::to_owned), ..Housekept::default() }))
+        Event::Housekept(Ok(Housekept {
+            paused: paused.map(str::to_owned),
+            ..Housekept::default()
+        }))
     };
     for why in ["paused", "results_held"] {
         assert!(dispatcher.handle(kept(Some(why))).is_empty());

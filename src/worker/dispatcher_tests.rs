@@ -81,7 +81,11 @@ pub(super) fn fill(dispatcher: &mut Dispatcher, count: usize) -> Vec<(AttemptId,
     started
 }
 
-pub(super) fn settle(dispatcher: &mut Dispatcher, attempt: AttemptId, next: Option<Work>) -> Vec<Effect> {
+pub(super) fn settle(
+    dispatcher: &mut Dispatcher,
+    attempt: AttemptId,
+    next: Option<Work>,
+) -> Vec<Effect> {
     dispatcher.handle(Event::Settled {
         attempt,
         outcome: Outcome::Done,

@@ -104,8 +104,7 @@ async fn messages_to_a_worker_come_in_the_order_in_which_they_were_sent() {
     for number in [1, 0, 2] {
         queue.cancel(&name(&format!("acme/r-{number}"))).await.unwrap();
     }
-    let messages: Vec<String> =
-        rig.ask(&["LRANGE", &rig.keys.control("w1"), "0", "-1"]).await;
+    let messages: Vec<String> = rig.ask(&["LRANGE", &rig.keys.control("w1"), "0", "-1"]).await;
     for (message, number) in messages.iter().zip([1, 0, 2]) {
         assert!(message.contains(&format!("acme\\/r-{number}")), "{message}");
     }

@@ -15,7 +15,13 @@ fn buried(code: &'static str) -> Ending {
 }
 
 /// Jobs of a tenant that die with this code.
-async fn bury(rig: &Rig, queue: &Queue, (tenant, prefix): (&str, &str), count: usize, end: &Ending) {
+async fn bury(
+    rig: &Rig,
+    queue: &Queue,
+    (tenant, prefix): (&str, &str),
+    count: usize,
+    end: &Ending,
+) {
     rig.admit_many(queue, Interactive, (tenant, prefix), count).await;
     for _ in 0..count {
         queue.finish(&expect_claim(queue).await.lease, end, None).await.unwrap();

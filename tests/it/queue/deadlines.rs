@@ -11,7 +11,8 @@ use crate::support::observe::{name, try_claim};
 use crate::support::{Calls, Rig, Running, Scripted, document, expect_claim, parsed};
 
 fn with_deadline(id: &str, more: &str) -> Vec<u8> {
-    format!("{{\"id\":\"{id}\",\"tenant\":\"acme\",\"deadline_ms\":3600000{more}}}\n<p>").into_bytes()
+    format!("{{\"id\":\"{id}\",\"tenant\":\"acme\",\"deadline_ms\":3600000{more}}}\n<p>")
+        .into_bytes()
 }
 
 /// Its deadline passes now.
@@ -20,8 +21,7 @@ async fn pass(rig: &Rig, name: &str) {
     let mut both = redis::pipe();
     both.cmd("ZADD").arg(rig.keys.deadlines()).arg("XX").arg("CH").arg(1).arg(name);
     both.cmd("HSET").arg(job).arg("deadline").arg(1);
-    let (changed, _): (u64, u64) =
-        both.query_async(&mut rig.connection().await).await.unwrap();
+    let (changed, _): (u64, u64) = both.query_async(&mut rig.connection().await).await.unwrap();
     assert_eq!(changed, 1, "{name} has no deadline before it");
 }
 

@@ -37,7 +37,8 @@ impl Render for Heavy {
 }
 
 async fn rig() -> Rig {
-    let rig = Rig::on(RedisServer::start(&["--appendonly", "no", "--maxmemory-policy", "noeviction"]));
+    let rig =
+        Rig::on(RedisServer::start(&["--appendonly", "no", "--maxmemory-policy", "noeviction"]));
     // The limits would refuse first: here Redis itself does.
     let operator = rig.queue("operator").await;
     operator.set_limit("bytes", Some(1 << 30)).await.unwrap();

@@ -1,17 +1,13 @@
 //! What a test sees of a queue, and many jobs at once.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use redis::cmd;
 use redis::streams::StreamRangeReply;
 use tillroll::job::{Name, Priority};
 use tillroll::queue::{Admitted, Claimed, Queue};
 
-use super::rig::{PATIENCE, Rig, ask, done, document, expect_claim, parsed, under};
-
-/// How often something is looked at that no event announces.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+use super::rig::{Rig, ask, document, done, expect_claim, parsed, under};
 
 pub(crate) fn name(text: &str) -> Name {
     Name::parse(text).unwrap()
@@ -24,9 +20,7 @@ impl Rig {
         read.arg(self.keys.events()).arg("-").arg("+");
         let all: StreamRangeReply = read.query_async(&mut self.connection().await).await.unwrap();
         let of_kind = all.ids.iter().filter(|entry| entry.get::<String>("event").unwrap() == kind);
-        of_kind
-            .map(|entry| (entry.get("job").unwrap(), entry.get("code").unwrap()))
-            .collect()
+        of_kind.map(|entry| (entry.get("job").unwrap(), entry.get("code").unwrap())).collect()
     }
 
     /// Admits so many jobs of a tenant, called `<prefix>-<number>`, without a claim.
@@ -67,17 +61,6 @@ impl Rig {
             *rang = ask::<u64>(&mut redis, &["DEL", &self.keys.bell(priority)]).await == 1;
         }
         (rang[0], rang[1])
-    }
-
-    /// Waits until a look at Redis satisfies: for what no event announces.
-    pub(crate) async fn until(&self, what: &str, mut look: impl AsyncFnMut() -> bool) {
-        let looking = async {
-            while !look().await {
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        };
-        let waited = tokio::time::timeout(PATIENCE, looking).await;
-        waited.unwrap_or_else(|_| panic!("it never was: {what}"));
     }
 }
 
