@@ -125,6 +125,30 @@ fn what_a_claim_brings_while_one_runs_alone_waits_for_its_end() {
 }
 
 #[test]
+fn the_end_of_a_stopped_one_starts_nothing_beside_the_one_that_runs_alone() {
+    let mut dispatcher = ready();
+    let first = claim(&mut dispatcher);
+    let mut offers = Vec::new();
+    for turn in 1..=2 {
+        let (done, _) = tokio::sync::oneshot::channel();
+        let inbox = Priority::Interactive;
+        let element = Inbound::Element { inbox, turn, element: Vec::new(), done };
+        offers.extend(dispatcher.handle(Event::Inbound(element)));
+    }
+    let effects = bring(&mut dispatcher, first, crashed(1, 2));
+    let (alone, ..) = runs(&effects)[0];
+    for (offer, number) in offers.into_iter().zip([2, 3]) {
+        let Effect::Offer { permit, bulk, .. } = offer else { panic!() };
+        let claimed = Some(work(number));
+        dispatcher.handle(Event::Offered { permit, bulk, claimed, failed: None });
+    }
+    let effects = dispatcher.handle(cancel("t-2"));
+    let (stopped, ..) = runs(&effects)[0];
+    assert!(settle(&mut dispatcher, stopped, None).is_empty(), "r-3 runs beside r-1");
+    assert_eq!(names(&settle(&mut dispatcher, alone, None)), ["r-3"]);
+}
+
+#[test]
 fn two_that_must_be_alone_run_one_after_the_other() {
     let mut dispatcher = ready();
     let others = fill(&mut dispatcher, 1);
