@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::exit::{Exit, Failure, print};
 use super::files::{self, Input};
 use super::options::PrintFlags;
-use super::{Session, table};
+use super::{Session, parts, table};
 use crate::client::{Answer, Client, Element, Name, Priority, Receipt, Status};
 
 /// So many bytes of documents are read before they are pushed.
@@ -54,13 +54,8 @@ pub struct Args {
 /// Where Redis is away, a document is refused or dead, or a PDF cannot be written.
 pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     let redis = session.redis()?;
-    let duration = |flag: &str, text: &str| {
-        crate::config::units::parse_duration(text).map_err(|why| {
-            Failure::new(Exit::Usage, format!("reading {flag}"), why, "write it like 10s or 5m")
-        })
-    };
-    let delay = args.delay.as_deref().map(|text| duration("--delay", text)).transpose()?;
-    let timeout = duration("--timeout", &args.timeout)?;
+    let delay = args.delay.as_deref().map(|text| parts::duration("--delay", text)).transpose()?;
+    let timeout = parts::duration("--timeout", &args.timeout)?;
     let inputs = Input::all(&args.files)?;
     if args.id.is_some() && inputs.len() > 1 {
         return Err(Failure::new(

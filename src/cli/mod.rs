@@ -8,6 +8,7 @@
 mod assets;
 mod backend;
 pub mod config;
+pub mod dead;
 pub mod demo;
 pub mod doctor;
 pub mod enqueue;
@@ -18,10 +19,14 @@ pub mod generate;
 pub mod job;
 pub mod options;
 mod parts;
+pub mod queue;
 pub mod render;
+pub mod scale;
 pub mod signals;
 pub mod status;
+pub mod tenant;
 pub mod worker;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -90,8 +95,16 @@ pub enum Verb {
     Status,
     /// Follow what happens in the queue, a line each
     Events(events::Args),
-    /// Show what became of one job
+    /// Show what became of a job, stop it, or try it again
     Job(job::Args),
+    /// Look at the jobs that failed for good; try them again, or forget them
+    Dead(dead::Args),
+    /// Pause, resume or drain the whole queue
+    Queue(queue::Args),
+    /// Show the tenants, and change what each may take
+    Tenant(tenant::Args),
+    /// Change how many documents the workers render at once
+    Scale(scale::Args),
     /// Render sample receipts through the queue; `make demo` calls it
     #[command(hide = true)]
     Demo(demo::Args),
@@ -101,7 +114,7 @@ pub enum Verb {
     /// are allowed), 69 if something that is needed is missing. With --json:
     /// {"v", "verdict", "checks": [{"check", "verdict", "what", "remedy"}]}.
     Doctor,
-    /// Show or check the configuration
+    /// Show or check the configuration; change what can be changed at once
     Config(config::Args),
     /// Print a script that completes this command line in a shell
     ///
@@ -128,6 +141,10 @@ impl Verb {
             Self::Status => status::run(session),
             Self::Events(args) => events::run(args, session),
             Self::Job(args) => job::run(args, session),
+            Self::Dead(args) => dead::run(args, session),
+            Self::Queue(args) => queue::run(args, session),
+            Self::Tenant(args) => tenant::run(args, session),
+            Self::Scale(args) => scale::run(args, session),
             Self::Demo(args) => demo::run(args, session),
             Self::Doctor => doctor::run(session),
             Self::Config(args) => config::run(args, session),

@@ -62,6 +62,16 @@ pub(super) async fn queue(session: &Session, id: &str) -> Result<Queue, Failure>
     Queue::connect(config).await.map_err(|error| unavailable(&error))
 }
 
+/// The duration that a flag gives.
+///
+/// # Errors
+/// Where it is none.
+pub(super) fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
+    crate::config::units::parse_duration(text).map_err(|why| {
+        Failure::new(Exit::Usage, format!("reading {flag}"), why, "write it like 10s or 5m")
+    })
+}
+
 /// Redis does not do what was asked.
 pub(super) fn unavailable(error: &QueueError) -> Failure {
     Failure::of_redis("asking Redis", error)

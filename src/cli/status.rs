@@ -1,71 +1,74 @@
-//! `tillroll status`: what the queue holds and which workers live.
+//! `tillroll status`: what the queue holds, what is in its way, and which workers live.
 
-use std::time::Duration;
-
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::exit::{Failure, print};
+use super::workers::{self, Known};
 use super::{Session, parts, table};
+use crate::config::units::show_bytes_rounded;
+use crate::queue::{Counts, QueueError, State};
 use crate::renderer::null;
+
+/// So many broken tenants are named for people; JSON has them all.
+const BROKEN_SHOWN: usize = 20;
+
+/// All that is shown.
+struct Seen {
+    state: State,
+    counts: Counts,
+    limits: Vec<(&'static str, u64, bool)>,
+    hindrance: Option<String>,
+    broken: Vec<String>,
+    workers: Vec<Known>,
+}
 
 /// Runs the verb.
 ///
 /// # Errors
 /// Where Redis is away.
 pub fn run(session: &Session) -> Result<(), Failure> {
-    let config = &session.loaded.config;
-    let lease = config.queue.lease;
-    super::runtime()?.block_on(async {
-        let unavailable = |error: crate::queue::QueueError| parts::unavailable(&error);
-        let queue = parts::queue(session, "status").await?;
-        let counts = queue.counts().await.map_err(unavailable)?;
-        let workers = queue.workers().await.map_err(unavailable)?;
-        let workers: Vec<Value> = workers
-            .into_iter()
-            .map(|(id, age, description)| {
-                let description: Value =
-                    serde_json::from_str(&description).unwrap_or_default();
-                json!({
-                    "id": id,
-                    "alive": age < lease,
-                    "heartbeat_age_ms": u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
-                    "says": description,
-                })
-            })
-            .collect();
-        if session.json {
-            return print(&format!(
-                "{}\n",
-                json!({"v": 1, "queue": config.queue.name.as_str(), "jobs": counts, "workers": workers})
-            ));
-        }
-        let shown = |value: &Value| match value {
-            Value::String(text) => text.clone(),
-            Value::Null => "-".to_owned(),
-            other => other.to_string(),
-        };
-        let rows: Vec<Vec<String>> = workers
-            .iter()
-            .map(|worker| {
-                let says = &worker["says"];
-                let alive = worker["alive"] == true;
-                vec![
-                    shown(&worker["id"]),
-                    match says["renderer_kind"].as_str() {
-                        _ if !alive => "silent".to_owned(),
-                        Some("null") => format!("{} NULL RENDERER", shown(&says["phase"])),
-                        _ => shown(&says["phase"]),
-                    },
-                    format!("{}/{}", shown(&says["running"]), shown(&says["slots"])),
-                    shown(&says["totals"]["done"]),
-                    shown(&says["totals"]["failed"]),
-                    format!("{:.1} s", Duration::from_millis(worker["heartbeat_age_ms"].as_u64().unwrap_or(0)).as_secs_f64()),
-                ]
-            })
-            .collect();
+    let name = session.loaded.config.queue.name.as_str();
+    let seen = super::runtime()?.block_on(look(session))?;
+    print(&if session.json { format!("{}\n", seen.json(name)) } else { seen.text(name) })
+}
+
+async fn look(session: &Session) -> Result<Seen, Failure> {
+    let unavailable = |error: QueueError| parts::unavailable(&error);
+    let queue = parts::queue(session, "status").await?;
+    let mut counts = queue.counts().await.map_err(unavailable)?;
+    let workers = workers::known(session, &queue).await?;
+    // By the lease that each runs with, which may not be ours.
+    counts.workers = workers.iter().filter(|worker| worker.alive).count() as u64;
+    Ok(Seen {
+        state: queue.state().await.map_err(unavailable)?,
+        counts,
+        limits: queue.limits().await.map_err(unavailable)?,
+        hindrance: queue.hindrance().await.map_err(unavailable)?,
+        broken: queue.broken_tenants().await.map_err(unavailable)?,
+        workers,
+    })
+}
+
+impl Seen {
+    fn json(&self, name: &str) -> Value {
+        let limits =
+            self.limits.iter().map(|(name, number, _)| ((*name).to_owned(), json!(number)));
+        json!({
+            "v": 1,
+            "queue": name,
+            "state": self.state,
+            "jobs": self.counts,
+            "limits": limits.collect::<Map<_, _>>(),
+            "claims_paused": self.hindrance,
+            "broken_tenants": self.broken,
+            "workers": self.workers.iter().map(Known::json).collect::<Vec<_>>(),
+        })
+    }
+
+    fn text(&self, name: &str) -> String {
+        let counts = &self.counts;
         let mut text = format!(
-            "queue {}: {} + {} in the inboxes, {} ready (of {} tenants), {} running, {} delayed, {} dead, {} done\n\n",
-            config.queue.name.as_str(),
+            "queue {name}: {} + {} in the inboxes, {} ready (of {} tenants), {} running, {} delayed, {} dead, {} done\n",
             counts.inbox,
             counts.inbox_bulk,
             counts.ready,
@@ -75,14 +78,85 @@ pub fn run(session: &Session) -> Result<(), Failure> {
             counts.dead,
             counts.done
         );
-        if rows.is_empty() {
-            text.push_str("no worker: start one with `tillroll worker`\n");
-        } else {
-            text.push_str(&table(&["worker", "phase", "running", "done", "failed", "heartbeat"], &rows));
-            if workers.iter().any(|worker| worker["says"]["renderer_kind"] == "null") {
-                text.push_str(&format!("\n{}: {}\n", null::NOTICE, null::REMEDY));
+        text += match self.state {
+            State::Open => "state: open\n",
+            State::Paused => "state: PAUSED: jobs are taken, none is started\n",
+            State::Draining => {
+                "state: DRAINING: new jobs are refused until `tillroll queue resume`\n"
             }
+        };
+        text += &self.limits_text();
+        if let Some(why) = &self.hindrance {
+            text += &format!("no job is started: {why}\n");
         }
-        print(&text)
-    })
+        if !self.broken.is_empty() {
+            let more = self.broken.len().saturating_sub(BROKEN_SHOWN);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let names: Vec<&str> =
+                self.broken.iter().take(BROKEN_SHOWN).map(String::as_str).collect();
+            text += &format!(
+                "one job at a time, since all their last attempts failed: {}{more}\n",
+                names.join(", ")
+            );
+        }
+        text.push('\n');
+        text + &self.workers_text()
+    }
+
+    /// What there is of what may be.
+    fn limits_text(&self) -> String {
+        let counts = &self.counts;
+        let most = |name: &str, show: fn(u64) -> String| {
+            let limit = self.limits.iter().find(|(limit, ..)| *limit == name);
+            match limit {
+                Some((_, number @ 1.., _)) => format!(" of {}", show(*number)),
+                _ => String::new(),
+            }
+        };
+        let number = |n: u64| n.to_string();
+        format!(
+            "limits: {}{} jobs, {}{} dead letters; {}{} in all, {}{} in results that wait, {}{} in dead letters\n",
+            counts.ready + counts.leased + counts.delayed,
+            most("jobs", number),
+            counts.dead,
+            most("dead", number),
+            show_bytes_rounded(counts.bytes + counts.held + counts.dead_bytes),
+            most("bytes", show_bytes_rounded),
+            show_bytes_rounded(counts.held),
+            most("held", show_bytes_rounded),
+            show_bytes_rounded(counts.dead_bytes),
+            most("dead_bytes", show_bytes_rounded),
+        )
+    }
+
+    fn workers_text(&self) -> String {
+        if self.workers.is_empty() {
+            return "no worker: start one with `tillroll worker`\n".to_owned();
+        }
+        let shown = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            Value::Null => "-".to_owned(),
+            other => other.to_string(),
+        };
+        let rows = self.workers.iter().map(|Known { id, age, alive, says }| {
+            vec![
+                id.clone(),
+                match says["renderer_kind"].as_str() {
+                    _ if !alive => "silent".to_owned(),
+                    Some("null") => format!("{} NULL RENDERER", shown(&says["phase"])),
+                    _ => shown(&says["phase"]),
+                },
+                format!("{}/{}", shown(&says["running"]), shown(&says["slots"])),
+                shown(&says["totals"]["done"]),
+                shown(&says["totals"]["failed"]),
+                format!("{:.1} s", age.as_secs_f64()),
+            ]
+        });
+        let headings = ["worker", "phase", "running", "done", "failed", "heartbeat"];
+        let mut text = table(&headings, &rows.collect::<Vec<_>>());
+        if self.workers.iter().any(|worker| worker.says["renderer_kind"] == "null") {
+            text.push_str(&format!("\n{}: {}\n", null::NOTICE, null::REMEDY));
+        }
+        text
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{cmd, pipe};
 
-use super::{Counts, Queue, QueueError};
+use super::{Counts, Housekept, Queue, QueueError, State};
 use crate::job::Priority;
 
 impl Queue {
@@ -63,6 +63,39 @@ impl Queue {
             broken,
             workers: workers as u64,
         })
+    }
+
+    /// Why no job is started now, with the remedy; `None` where nothing is in the way.
+    ///
+    /// # Errors
+    /// Where Redis is away.
+    pub async fn hindrance(&self) -> Result<Option<String>, QueueError> {
+        let held: Option<i64> = cmd("HGET")
+            .arg(self.keys().state())
+            .arg("held")
+            .query_async(&mut self.commands())
+            .await?;
+        let held = held.and_then(|held| u64::try_from(held).ok()).unwrap_or(0);
+        let most = self.limits().await?.into_iter().find(|(name, ..)| *name == "held");
+        let full = most.is_some_and(|(_, most, _)| most > 0 && held >= most);
+        let paused = if self.state().await? == State::Paused {
+            Some("paused".to_owned())
+        } else {
+            full.then(|| "results_held".to_owned())
+        };
+        let memory = super::redis::memory(&mut self.commands()).await?;
+        Ok(Housekept { paused, held, memory, ..Housekept::default() }.hindrance())
+    }
+
+    /// The tenants whose last attempts all failed: they run one job at a time.
+    ///
+    /// # Errors
+    /// Where Redis is away.
+    pub async fn broken_tenants(&self) -> Result<Vec<String>, QueueError> {
+        let mut names: Vec<String> =
+            cmd("SMEMBERS").arg(self.keys().broken()).query_async(&mut self.commands()).await?;
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Every worker's last heartbeat: its age by Redis' clock.

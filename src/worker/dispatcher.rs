@@ -60,8 +60,8 @@ pub struct Dispatcher {
     /// Claims under way, of these, and those of them that may bring a bulk job.
     claiming: usize,
     claiming_bulk: usize,
-    /// Whether a bell rang while a claim was under way.
-    rung: bool,
+    /// Whether a job was admitted, or a bell rang, since the last claim began.
+    unclaimed: bool,
     beating: bool,
     housekeeping: bool,
     redis: Result<(), String>,
@@ -87,7 +87,7 @@ impl Dispatcher {
             pending: 0,
             claiming: 0,
             claiming_bulk: 0,
-            rung: false,
+            unclaimed: false,
             beating: false,
             housekeeping: false,
             redis: Ok(()),
@@ -197,8 +197,12 @@ impl Dispatcher {
                     Some(error) => self.redis_failed(&error),
                     None => self.redis = Ok(()),
                 }
-                if let (Some(permit), Some(work)) = (permit, claimed) {
-                    self.run(work, permit, &mut effects);
+                match (permit, claimed) {
+                    (Some(permit), Some(work)) => self.run(work, permit, &mut effects),
+                    (Some(_), None) => {}
+                    // All slots were taken when it came; one may be free by now, and
+                    // whoever settled meanwhile looked before this job was there.
+                    (None, _) => self.unclaimed = true,
                 }
             }
             Event::Claimed { permit, bulk, result } => {
@@ -243,8 +247,7 @@ impl Dispatcher {
             Event::Stop(stop) => self.stop(stop, &mut effects),
             Event::DrainTimeout => self.stop(Stop::Abort, &mut effects),
         }
-        if self.rung && self.claiming == 0 {
-            self.rung = false;
+        if self.unclaimed {
             self.claim(&mut effects);
         }
         self.finish_if_empty(&mut effects);
@@ -261,7 +264,7 @@ impl Dispatcher {
             }
             Inbound::Bell => {
                 // A claim under way may have looked before the bell rang: ask again after it.
-                self.rung = self.claiming > 0;
+                self.unclaimed = true;
                 self.claim(effects);
             }
             Inbound::Control(control) => self.control(control, effects),
@@ -307,6 +310,7 @@ impl Dispatcher {
             && let Some(permit) = self.permit()
         {
             self.pending += 1;
+            self.unclaimed = false;
             let bulk = self.claim_begins();
             effects.push(Effect::Claim { permit, bulk });
         }

@@ -127,6 +127,21 @@ fn an_offer_with_room_claims_in_the_same_call() {
     assert_eq!(dispatcher.running(), 1);
 }
 
+/// Its bell rings while nobody listens: the reader still waits for commands only.
+#[test]
+fn a_job_admitted_without_room_is_claimed_as_soon_as_there_is_some() {
+    let mut dispatcher = ready();
+    let started = fill(&mut dispatcher, SLOTS);
+    dispatcher.handle(element());
+    // The slot comes free, and its claim finds nothing: the job is not there yet.
+    let mut effects = settle(&mut dispatcher, started[0].0, None);
+    let Some(Effect::Claim { permit, bulk }) = effects.pop() else { panic!("{effects:?}") };
+    let offered = Event::Offered { permit: None, bulk: false, claimed: None, failed: None };
+    assert!(dispatcher.handle(offered).is_empty(), "one claim at a time");
+    let effects = dispatcher.handle(Event::Claimed { permit, bulk, result: Ok(None) });
+    assert!(matches!(effects.as_slice(), [Effect::Claim { .. }]), "{effects:?}");
+}
+
 #[test]
 fn a_settlement_passes_its_permit_to_the_next_job() {
     let mut dispatcher = ready();

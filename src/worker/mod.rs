@@ -185,6 +185,8 @@ impl Worker {
             "phase": dispatcher.phase(),
             "slots": self.governor.slots(),
             "running": dispatcher.running(),
+            "lease_ms": u64::try_from(self.settings.lease.as_millis()).unwrap_or(u64::MAX),
+            "drain_timeout_ms": u64::try_from(self.settings.drain.get().as_millis()).unwrap_or(u64::MAX),
             "renderer": dispatcher.renderer().as_ref().err(),
             "renderer_kind": self.renderer.kind(),
             "totals": dispatcher.totals(),

@@ -60,7 +60,7 @@ fn leaves(
 
 /// Each sample has documented fields only, of the documented types; and every
 /// documented field is in one of them.
-fn assert_schema(verb: &str, samples: &[Value]) {
+pub fn assert_schema(verb: &str, samples: &[Value]) {
     let known = schema(verb);
     assert!(!known.is_empty(), "docs/cli.md has no table for {verb}");
     let mut found = Vec::new();
@@ -85,7 +85,7 @@ fn assert_schema(verb: &str, samples: &[Value]) {
     }
 }
 
-fn json(command: &mut Command) -> Value {
+pub fn json(command: &mut Command) -> Value {
     let output = run(command.arg("--json"));
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)))
 }
@@ -167,6 +167,7 @@ fn the_queues_verbs_print_what_is_documented() {
     assert_eq!(jobs[3]["outcome"]["pages"], 1, "{}", jobs[3]);
     assert_eq!(jobs[4]["worker"], leased);
     assert_schema("job show", &[&[unknown][..], &jobs].concat());
+    let _: i64 = redis.sadd(format!("{PREFIX}broken"), "acme").unwrap();
     assert_schema("status", &[idle, verb(&["status"])]);
     drop(worker);
 }
@@ -177,6 +178,9 @@ fn connect_leased(redis: &mut redis::Connection) -> &'static str {
     let job = format!("{PREFIX}job:acme/leased");
     let fields = [("state", "leased"), ("worker", "other"), ("attempts", "1"), ("deadline", "99")];
     let _: () = redis.hset_multiple(&job, &fields).unwrap();
+    let past = r#"{"at":1,"attempt":1,"worker":"w","class":"renderer","code":"renderer_crashed",
+        "message":"m","remedy":"r","duration_ms":1,"memory_bytes":1,"counted":true}"#;
+    let _: i64 = redis.rpush(format!("{PREFIX}history:acme/leased"), past).unwrap();
     // Its lease ends in the year 2200: nobody reaps it.
     let _: () =
         redis.zadd(format!("{PREFIX}leased"), "acme/leased", 7_258_118_400_000_u64).unwrap();

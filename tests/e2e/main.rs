@@ -22,6 +22,7 @@ mod embedded;
 mod errors;
 mod json;
 mod languages;
+mod operate;
 mod pages;
 #[allow(dead_code, reason = "shared with the `it` tests, which use more of it")]
 #[path = "../it/support/redis_server.rs"]

@@ -41,6 +41,7 @@ pub use self::events::Event;
 pub use self::receipt::{Element, Receipt};
 pub use self::record::{Held, Record, State};
 pub use self::reply::{Answer, Place, Reply, ReplyError, Warning};
+pub use super::Past;
 use super::connect::Bodies;
 pub use super::connect::{Address, TlsFiles};
 use super::{Keys, QueueError};

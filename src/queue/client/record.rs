@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Client, Reply};
 use crate::job::{Name, Status};
-use crate::queue::QueueError;
+use crate::queue::{Past, QueueError};
 
 /// A reply above this is not fetched to read its first line.
 const LARGEST_REPLY_READ: u64 = 4 * 1024 * 1024;
@@ -118,6 +118,8 @@ pub struct Record {
     pub admitted_ms: Option<u64>,
     /// When its last attempt began.
     pub claimed_ms: Option<u64>,
+    /// When it ended.
+    pub ended_ms: Option<u64>,
     /// When it expires if it has not started.
     pub deadline_ms: Option<u64>,
     /// When a delayed job is ready again.
@@ -199,6 +201,7 @@ impl Client {
             max_attempts: small("max"),
             admitted_ms: number("admitted"),
             claimed_ms: number("claimed"),
+            ended_ms: number("ended").filter(|at| *at > 0),
             deadline_ms: number("deadline").filter(|at| *at > 0),
             due_ms: due.map(whole),
             worker: fields.get("worker").cloned(),
@@ -217,6 +220,17 @@ impl Client {
             record.state = outcome.map_or(State::Done, |reply| reply.status.into());
         }
         Ok(record)
+    }
+
+    /// What became of a job's attempts that did not end well, the newest last.
+    ///
+    /// # Errors
+    /// Where Redis is away.
+    pub async fn history(&self, name: &Name) -> Result<Vec<Past>, QueueError> {
+        let mut question = redis::cmd("LRANGE");
+        question.arg(self.keys().history(name)).arg(0).arg(-1);
+        let lines: Vec<String> = question.query_async(&mut self.connection().await?).await?;
+        Ok(lines.iter().filter_map(|line| Past::read(line)).collect())
     }
 
     /// What the reply of an ended job says, if it is still held and nobody has
