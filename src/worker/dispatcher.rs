@@ -23,7 +23,7 @@
 
 use std::collections::BTreeMap;
 
-use super::event::{AttemptId, Bulk, Effect, Event, Halt, Outcome, Stop, Why, Work};
+use super::event::{AttemptId, Bulk, Effect, Event, Halt, Outcome, Stop, Verdict, Why, Work};
 use super::snapshot::{Phase, Totals};
 use crate::job::{Name, Priority};
 use crate::memory::{Governor, Permit};
@@ -47,6 +47,8 @@ struct Attempt {
     alone: bool,
     /// Its work, while it waits for the others to end.
     parked: Option<Box<Work>>,
+    /// Whether its settlement looks for the next job, and if so, for a bulk job too.
+    looks: Option<Bulk>,
 }
 
 /// See the module.
@@ -225,6 +227,7 @@ impl Dispatcher {
                 let claim_next = next.then(|| self.bulk_fits(Some(attempt)));
                 if let (Some(bulk), Some(ended)) = (claim_next, self.attempts.get_mut(&attempt)) {
                     ended.bulk = bulk;
+                    ended.looks = matches!(verdict, Verdict::End(..)).then_some(bulk);
                 }
                 effects.push(Effect::Settle { attempt, lease, verdict, claim_next });
             }
@@ -330,6 +333,7 @@ impl Dispatcher {
             bulk: work.claimed.priority == Priority::Bulk,
             alone,
             parked: None,
+            looks: None,
         };
         if self.phase >= Phase::Aborting {
             halt.now(Why::Stopping);
@@ -387,6 +391,8 @@ impl Dispatcher {
         effects: &mut Vec<Effect>,
     ) {
         let Some(ended) = self.attempts.remove(&attempt) else { return };
+        let looked = if result.is_ok() { ended.looks } else { None };
+        let found_nothing = looked.filter(|_| next.is_none());
         match result {
             Ok(Settled::Accepted) => {
                 self.redis = Ok(());
@@ -406,13 +412,14 @@ impl Dispatcher {
             None => drop(ended.permit),
         }
         self.start_parked(effects);
-        self.claim_after_settling(effects);
-    }
-
-    /// A settlement that claimed has looked already; one that did not (a failure,
-    /// a release, a failed call) leaves room that somebody has to fill.
-    fn claim_after_settling(&mut self, effects: &mut Vec<Effect>) {
-        if self.attempts.is_empty() || self.has_room() {
+        // One that did not look for more (a failure, a release, a failed call), or that
+        // found something, leaves room that somebody has to fill.
+        let nothing_more = match found_nothing {
+            Some(bulk) => bulk || !self.bulk_fits(None),
+            None => false,
+        };
+        let worth_it = !nothing_more || self.unclaimed;
+        if worth_it && (self.attempts.is_empty() || self.has_room()) {
             self.claim(effects);
         }
     }

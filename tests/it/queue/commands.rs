@@ -23,6 +23,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("LRANGE", "1.0.0"),
     ("SADD", "1.0.0"),
     ("SRANDMEMBER", "1.0.0"),
+    ("SMEMBERS", "1.0.0"),
     ("SREM", "1.0.0"),
     ("SCARD", "1.0.0"),
     ("ZREVRANGE", "1.2.0"),
