@@ -40,6 +40,13 @@ test: ## Everything that CI runs; installs what the tests need
 		$(CARGO) test $(LOCKED) --no-fail-fast --lib --bins --tests; \
 	fi
 
+.PHONY: chaos
+chaos: ## Six minutes of kills, stops, cuts and wrong clocks; prints what was lost
+	@scripts/install-deps test
+	@# One after another: each section prints its figures, and they should be its own.
+	TILLROLL_CHAOS_SECONDS=$${TILLROLL_CHAOS_SECONDS:-300} \
+		$(CARGO) test $(LOCKED) --test chaos -- --nocapture --test-threads 1
+
 .PHONY: build
 build: ## The release binary: target/release/tillroll
 	$(CARGO) build $(LOCKED) --release

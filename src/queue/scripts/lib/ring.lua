@@ -83,11 +83,13 @@ end
 
 -- Counters of a job that lives from now on (1) or no longer (-1).
 local function count_job(tenant, bytes, sign)
+  -- Plus nothing: Lua knows a -0, which Redis takes for no number.
+  bytes = sign * bytes + 0
   call('HINCRBY', STATE, 'jobs', sign)
-  call('HINCRBY', STATE, 'bytes', sign * bytes)
+  call('HINCRBY', STATE, 'bytes', bytes)
   local use = P .. 'use:' .. tenant
   local jobs = call('HINCRBY', use, 'jobs', sign)
-  call('HINCRBY', use, 'bytes', sign * bytes)
+  call('HINCRBY', use, 'bytes', bytes)
   if sign > 0 and jobs == 1 then
     call('PERSIST', use)
   elseif jobs <= 0 then
