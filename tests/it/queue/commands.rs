@@ -36,6 +36,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("SREM", "1.0.0"),
     ("SCARD", "1.0.0"),
     ("ZREVRANGE", "1.2.0"),
+    ("ZREVRANGEBYSCORE", "2.2.0"),
     ("SCRIPT", "2.6.0"),
     ("INFO", "1.0.0"),
     ("LINDEX", "1.0.0"),
