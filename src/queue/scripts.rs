@@ -74,6 +74,8 @@ scripts! {
     promote = "promote" after [RING];
     overdue = "overdue" after [RING LEASE];
     adopt = "adopt" after [];
+    register = "register" after [];
+    tell = "tell" after [];
     sweep = "sweep" after [RING ENDING];
     erase = "erase" after [ENDING];
     erase_tenant = "erase_tenant" after [];

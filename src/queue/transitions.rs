@@ -439,7 +439,7 @@ fn read_claim(fields: &[String], token: &str) -> Option<Claimed> {
         max_attempts: max.parse().ok()?,
         admitted_ms: admitted.parse().ok()?,
         claimed_ms,
-        expired: deadline > 0 && claimed_ms > deadline,
+        expired: deadline > 0 && claimed_ms >= deadline,
         crashes: crashes.parse().ok()?,
         priority: Priority::from_name(priority)?,
         cancelled: cancelled == "1",

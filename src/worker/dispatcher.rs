@@ -62,7 +62,7 @@ pub struct Dispatcher {
     /// Claims under way, of these, and those of them that may bring a bulk job.
     claiming: usize,
     claiming_bulk: usize,
-    /// Whether a job was admitted since the last claim began.
+    /// Whether a job was admitted, or a bell rang, since the last claim began.
     unclaimed: bool,
     beating: bool,
     housekeeping: bool,
@@ -204,10 +204,7 @@ impl Dispatcher {
                     (Some(_), None) => {}
                     // All slots were taken when it came; one may be free by now, and
                     // whoever settled meanwhile looked before this job was there.
-                    (None, _) => {
-                        self.unclaimed = true;
-                        self.claim(&mut effects);
-                    }
+                    (None, _) => self.unclaimed = true,
                 }
             }
             Event::Claimed { permit, bulk, result } => {
@@ -220,13 +217,7 @@ impl Dispatcher {
                         // Where there was one there may be more.
                         self.claim(&mut effects);
                     }
-                    Ok(None) => {
-                        self.redis = Ok(());
-                        drop(permit);
-                        if self.unclaimed {
-                            self.claim(&mut effects);
-                        }
-                    }
+                    Ok(None) => self.redis = Ok(()),
                     Err(error) => self.redis_failed(&error),
                 }
             }
@@ -259,6 +250,9 @@ impl Dispatcher {
             Event::Stop(stop) => self.stop(stop, &mut effects),
             Event::DrainTimeout => self.stop(Stop::Abort, &mut effects),
         }
+        if self.unclaimed {
+            self.claim(&mut effects);
+        }
         self.finish_if_empty(&mut effects);
         effects
     }
@@ -271,7 +265,11 @@ impl Dispatcher {
                 let bulk = permit.is_some() && self.claim_begins();
                 effects.push(Effect::Offer { inbox, turn, element, done, permit, bulk });
             }
-            Inbound::Bell => self.claim(effects),
+            Inbound::Bell => {
+                // A claim under way may have looked before the bell rang: ask again after it.
+                self.unclaimed = true;
+                self.claim(effects);
+            }
             Inbound::Control(control) => self.control(control, effects),
             Inbound::BadControl(why) => {
                 tracing::warn!(%why, "a command on this worker's control list could not be read and was dropped");
@@ -560,3 +558,7 @@ fn needs_to_be_alone(claimed: &Claimed) -> bool {
 #[cfg(test)]
 #[path = "dispatcher_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "alone_tests.rs"]
+mod alone_tests;

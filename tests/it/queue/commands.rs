@@ -24,6 +24,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("HLEN", "2.0.0"),
     ("HVALS", "2.0.0"),
     ("SADD", "1.0.0"),
+    ("SRANDMEMBER", "1.0.0"),
     ("SMEMBERS", "1.0.0"),
     ("SCAN", "2.8.0"),
     ("SISMEMBER", "1.0.0"),

@@ -22,6 +22,11 @@ const LONGEST_START: Duration = Duration::from_secs(60);
 /// What it says once it takes commands.
 const READY: &str = "Ready to accept connections";
 
+/// Which server: the same tests run on an older one as well (see the Makefile).
+fn program() -> OsString {
+    std::env::var_os("TILLROLL_TEST_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
 /// A running server. Its data outlives a [`kill`](RedisServer::kill), not the value.
 pub(crate) struct RedisServer {
     directory: TempDir,
@@ -70,7 +75,7 @@ impl RedisServer {
 
     /// Starts the process, with more settings, and waits until it says `until`.
     fn launch(&mut self, more: &[&str], until: &'static str) -> Result<(), String> {
-        let mut child = Command::new("redis-server")
+        let mut child = Command::new(program())
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--daemonize", "no", "--logfile", "", "--dir"])
             .arg(self.directory.path())
