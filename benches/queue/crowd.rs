@@ -7,7 +7,7 @@ use redis::Connection;
 use tillroll::queue::{Claimed, Next, Queue};
 use tokio::runtime::Runtime;
 
-use crate::report::{Report, median, quantile};
+use crate::report::{Report, quantile};
 use crate::rig::{self, Workers};
 use crate::server::{Info, Redis};
 
@@ -15,7 +15,8 @@ const TENANTS: usize = 1_000;
 const BACKLOG: usize = 100_000;
 /// Claims in a row, each a round trip of its own, and how often that is repeated.
 const CLAIMS: usize = 500;
-const ROUNDS: usize = 5;
+/// The least counts: what other programs take from the cores is not the claim's.
+const ROUNDS: usize = 12;
 /// Small documents: what waits is what counts here.
 const BYTES: usize = 200;
 
@@ -97,7 +98,8 @@ impl Crowd {
                 }
             });
         }
-        Claims { script_micros: median(scripts), trip: median(trips) }
+        let least = |values: Vec<f64>| values.into_iter().fold(f64::INFINITY, f64::min);
+        Claims { script_micros: least(scripts), trip: least(trips) }
     }
 }
 

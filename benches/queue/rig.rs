@@ -32,7 +32,7 @@ pub(crate) fn key(rest: &str) -> String {
 pub(crate) fn queue(runtime: &Runtime, redis: &Redis, worker: &str) -> Queue {
     let limits = LimitSettings { jobs: 1_000_000, dead: 10_000, ..LimitSettings::default() };
     let config = QueueConfig {
-        url: redis.url.clone(),
+        redis: redis.url.as_str().into(),
         queue: "receipts".to_owned(),
         worker: worker.to_owned(),
         lease: LEASE,
