@@ -17,7 +17,7 @@
 //! dispatcher. When it is full, a `BRPOPLPUSH` fails at once: then a script takes
 //! what waits, so that it is drained, and otherwise the task pauses as well.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use redis::cmd;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -155,7 +155,7 @@ struct NobodyListens;
 impl Reader {
     async fn read_inbox(self, priority: Priority, mut pace: Option<Pace>) {
         let mut pause = Pause::new();
-        let mut turn = 0;
+        let mut turn = first_turn();
         loop {
             let ended = self.inbox_connection(priority, &mut turn, &mut pause, &mut pace).await;
             if self.paused(ended, &mut pause).await.is_err() {
@@ -331,6 +331,13 @@ impl Pace {
             _ = self.room.wait_for(|room| room.bulk) => {}
         }
     }
+}
+
+/// Turns grow over restarts too, should anybody reuse a worker's id: microseconds
+/// since 1970, which Lua's numbers hold exactly.
+fn first_turn() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(0)
 }
 
 /// Growing delays between tries.
