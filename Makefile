@@ -28,6 +28,9 @@ test: ## Everything that CI runs; installs what the tests need
 	@$(MAKE) --no-print-directory lint
 	$(CARGO) build $(LOCKED) --benches
 	$(CARGO) test $(LOCKED) --doc --quiet
+	@# The queue's transitions on an older Redis as well: 6.2.
+	TILLROLL_TEST_REDIS_SERVER=$(CURDIR)/target/test-venv/bin/redis-server-6.2 \
+		$(CARGO) test $(LOCKED) --quiet --test it -- queue:: --skip queue::worker --test-threads 6
 	@# The runner comes last, so that its summary does.
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
 		echo '$(CARGO) nextest run'; \
@@ -36,6 +39,13 @@ test: ## Everything that CI runs; installs what the tests need
 		echo '$(CARGO) test'; \
 		$(CARGO) test $(LOCKED) --no-fail-fast --lib --bins --tests; \
 	fi
+
+.PHONY: chaos
+chaos: ## Six minutes of kills, stops, cuts and wrong clocks; prints what was lost
+	@scripts/install-deps test
+	@# One after another: each section prints its figures, and they should be its own.
+	TILLROLL_CHAOS_SECONDS=$${TILLROLL_CHAOS_SECONDS:-300} \
+		$(CARGO) test $(LOCKED) --test chaos -- --nocapture --test-threads 1
 
 .PHONY: build
 build: ## The release binary: target/release/tillroll

@@ -15,6 +15,8 @@ pub mod enqueue;
 pub mod events;
 pub mod exit;
 pub mod files;
+pub mod forget;
+pub mod fsck;
 pub mod generate;
 pub mod job;
 pub mod options;
@@ -99,9 +101,9 @@ pub enum Verb {
     Job(job::Args),
     /// Look at the jobs that failed for good; try them again, or forget them
     Dead(dead::Args),
-    /// Pause, resume or drain the whole queue
+    /// Pause, resume or drain the whole queue; check and mend it
     Queue(queue::Args),
-    /// Show the tenants, and change what each may take
+    /// Show the tenants, change what each may take, forget one
     Tenant(tenant::Args),
     /// Change how many documents the workers render at once
     Scale(scale::Args),

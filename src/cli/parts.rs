@@ -87,7 +87,7 @@ pub(super) fn cores() -> usize {
 /// # Errors
 /// Where memory cannot be measured, or not even one renderer fits.
 pub(super) fn plain_governor(session: &Session) -> Result<Governor, Failure> {
-    measured(session, 0, |probe, settings| Governor::new(probe, settings))
+    measured(session, 0, Governor::new)
 }
 
 /// Measures memory and plans with it. `redis`: bytes that an embedded Redis may

@@ -1,4 +1,4 @@
-//! `tillroll queue`: pause, resume and drain the whole queue.
+//! `tillroll queue`: pause, resume and drain the whole queue, check and mend it.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::exit::{Exit, Failure, print};
-use super::{Session, parts};
+use super::{Session, fsck, parts};
 use crate::queue::{Counts, Queue, QueueError, State};
 
 /// How often a drain is looked at.
@@ -41,6 +41,12 @@ enum Action {
         #[arg(long, value_name = "DURATION", requires = "wait")]
         timeout: Option<String>,
     },
+    /// Find what something else broke in the queue; --repair mends it
+    ///
+    /// An eviction, a hand with redis-cli, an old release, a Redis that was rolled
+    /// back. Safe while the queue is in use. Exit code 0 where nothing is broken, or
+    /// all was mended; 1 where something is broken and was not mended.
+    Fsck(fsck::Args),
 }
 
 /// Runs the verb.
@@ -55,6 +61,7 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
             let timeout = timeout.as_deref().map(|text| parts::duration("--timeout", text));
             (State::Draining, *wait, timeout.transpose()?)
         }
+        Action::Fsck(args) => return fsck::run(args, session),
     };
     super::runtime()?.block_on(async {
         let queue = parts::queue(session, "queue").await?;

@@ -1,9 +1,9 @@
-//! `tillroll tenant`: whose jobs the queue holds, and what each tenant may take.
+//! `tillroll tenant`: whose jobs the queue holds, what each tenant may take; forget one.
 
 use serde_json::json;
 
 use super::exit::{Exit, Failure, print};
-use super::{Session, parts, table};
+use super::{Session, forget, parts, table};
 use crate::config::units::show_bytes_rounded;
 use crate::config::values::{ByteLimit, Setting};
 use crate::job::is_token;
@@ -36,6 +36,13 @@ enum Action {
     ///
     /// Acts at once, for all workers, and lasts until it is changed again.
     Set(Set),
+    /// Erase what the queue holds of a tenant, or of one of its jobs
+    ///
+    /// Documents, results, dead letters, histories, records, events; of a whole
+    /// tenant its settings too. Jobs that wait or run are cancelled first, without a
+    /// reply. What it cannot reach is said: docs/privacy.md. It may be run again at
+    /// any time. Exit code 1 where jobs still run when their lease should be over.
+    Forget(forget::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -97,11 +104,12 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     match &args.action {
         Action::Ls => {}
         Action::Show { tenant } | Action::Set(Set { tenant, .. }) => check(tenant)?,
+        Action::Forget(args) => return forget::run(args, session),
     }
     super::runtime()?.block_on(async {
         let queue = parts::queue(session, "tenant").await?;
         match &args.action {
-            Action::Ls => ls(session, &queue).await,
+            Action::Ls | Action::Forget(_) => ls(session, &queue).await,
             Action::Show { tenant } => show(session, &queue, tenant).await,
             Action::Set(set) => {
                 let Set { weight, running, jobs, bytes, state, .. } = *set;

@@ -195,6 +195,7 @@ impl Layers {
                 found.push((0, name.to_owned(), "redis.url".to_owned(), value));
             } else if let Some(rest) = name.strip_prefix(PREFIX)
                 && !set_by_kubernetes(rest)
+                && !of_tests(rest)
             {
                 let key = rest.replacen("__", ".", 1).to_lowercase();
                 found.push((1, name.to_owned(), key, value));
@@ -318,4 +319,9 @@ fn scalar<'a, 'i>(value: &'a Spanned<DeValue<'i>>) -> Scalar<'a, 'i> {
 fn set_by_kubernetes(rest: &str) -> bool {
     let port = |text: &str| text == "PORT" || text.starts_with("PORT_");
     rest == "SERVICE_HOST" || port(rest) || rest.strip_prefix("SERVICE_").is_some_and(port)
+}
+
+/// Switches of tests are no settings; release builds do not know them.
+fn of_tests(rest: &str) -> bool {
+    cfg!(debug_assertions) && rest.starts_with("TEST_")
 }

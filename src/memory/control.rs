@@ -96,13 +96,19 @@ impl Control {
 
     /// Takes in a measurement and, where they were read, the kernel's counters.
     pub fn sample(&mut self, sample: &Sample<'_>, stalls: Option<Stalls>) -> Vec<Order> {
+        self.reserve.observe(sample.free, sample.own, sample.at);
+        self.sample_unsettled(sample, stalls)
+    }
+
+    /// The same while a process's memory is on its way back: it is counted neither
+    /// as free nor as used for a moment, and must not be taken for what others took.
+    pub fn sample_unsettled(&mut self, sample: &Sample<'_>, stalls: Option<Stalls>) -> Vec<Order> {
         let now = sample.at;
-        self.reserve.observe(sample.free, sample.own, now);
-        self.ledger.set_lines(self.reserve.lines(now));
+        self.ledger.set_lines(self.reserve.lines_beside(self.ledger.beyond_budget(), now));
         let mut orders: Vec<Order> =
             self.ledger.sample(sample, self.back).into_iter().map(Order::Kill).collect();
         self.reserve.grew(self.ledger.fastest(), now);
-        let lines = self.reserve.lines(now);
+        let lines = self.reserve.lines_beside(self.ledger.beyond_budget(), now);
         self.ledger.set_lines(lines);
         let relief = self.ladder.step(self.ledger.room(), lines, stalls, now);
         // Idle contexts before jobs: what they hold counts as coming back.

@@ -124,6 +124,15 @@ impl Ledger {
         signed(self.free).min(within) - signed(self.bounds.kept) - signed(self.elsewhere)
     }
 
+    /// How much more is free than the budget lets us take: what is kept free for
+    /// others need not be kept within the budget as well.
+    #[must_use]
+    pub fn beyond_budget(&self) -> u64 {
+        let within = |budget| signed(budget) - signed(self.own);
+        let beyond = self.bounds.budget.map_or(0, |budget| signed(self.free) - within(budget));
+        u64::try_from(beyond).unwrap_or(0)
+    }
+
     /// What running and returning jobs may still take.
     #[must_use]
     pub fn outstanding(&self) -> u64 {
@@ -194,10 +203,11 @@ impl Ledger {
             self.close_door(request, now);
             return Err(Wait::Others(self.entries.len()));
         }
-        // A lone job that does not fit waits until the idle contexts are closed:
-        // what they hold is its best chance.
+        // A lone job that does not fit waits until the idle contexts are closed and
+        // gone: what they hold is its best chance.
         let last_resort = nothing_runs
-            && self.idle_but(request.warm) == 0
+            && self.idle.iter().all(|idle| Some(idle.context) == request.warm)
+            && self.closing() == 0
             && self.room() > signed(self.lines.hard);
         if !fits && !last_resort {
             let next = self.close_door(request, now);

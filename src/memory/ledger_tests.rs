@@ -258,7 +258,9 @@ fn where_nothing_runs_one_is_let_in_but_not_below_the_hard_line() {
     let wait = idle.admit(&job(1, 100), at(0)).unwrap_err();
     assert!(matches!(wait, Wait::Room { idle, .. } if idle == 30 * MIB));
     assert_eq!(idle.to_close(80 * MIB, None, at(0)), [ContextId(1)]);
-    assert!(admit(&mut idle, 1, 100, 1));
+    assert!(!admit(&mut idle, 1, 100, 1), "what is being closed is not back yet");
+    look(&mut idle, 100, 120, &[]);
+    assert!(admit(&mut idle, 1, 100, 101));
 }
 
 #[test]

@@ -15,7 +15,6 @@
 //!
 //! Nothing waits while the lock is held, and nothing is read from `/proc`.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -23,14 +22,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::control::{Control, Order, Policy, Standing};
+use super::books::{Deed, Held, Job, State, Use};
+use super::control::{Policy, Standing};
 use super::document::Features;
-use super::ladder::FAT;
-use super::predictor::{Kind, Predictor};
+use super::predictor::Kind;
 use super::probe::Probe;
 use super::sampler::Counters;
-use super::terms::{Bounds, ContextId, JobId, Kill, Left, Request, Wait};
-use super::verdicts::{Digest, Verdicts};
+use super::terms::{Bounds, ContextId, JobId, Kill, Wait};
+use super::verdicts::Digest;
 use super::watcher;
 
 /// From one sample over the next to the end of a killed renderer's growth: two
@@ -42,8 +41,6 @@ pub const BACK: Duration = Duration::from_millis(100);
 const CONTEXTS_SHOWN: usize = 32;
 /// Waiting jobs that are told of to operators.
 const WAITING_SHOWN: usize = 16;
-/// A ticket that was given up before its context was opened is remembered so long.
-const ABANDONED: Duration = Duration::from_secs(10);
 
 /// Who carries out what is ordered. Called from any thread; must not wait.
 pub trait Hands: Send + Sync {
@@ -111,62 +108,6 @@ pub struct Report {
     pub counters: Counters,
 }
 
-#[derive(Debug)]
-pub(super) struct Job {
-    asked: Asked,
-    predicted: u64,
-    alone: bool,
-    since: Instant,
-    /// Why it waits; `None` once it was let in.
-    wait: Option<Wait>,
-    entered: bool,
-    context: Option<ContextId>,
-    /// When it began to render, and whether its context was warm.
-    began: Option<(Instant, bool)>,
-    /// What its context used when it came.
-    base: u64,
-    left: bool,
-    recycle: bool,
-    killed: Option<Kill>,
-    /// Its ticket is gone.
-    abandoned: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
-    Busy(JobId),
-    Idle { reserved: Option<JobId> },
-    Closing(Option<JobId>),
-}
-
-#[derive(Debug)]
-pub(super) struct Held {
-    tenant: Arc<str>,
-    pub(super) pid: Option<u32>,
-    pub(super) state: Use,
-    pub(super) used: u64,
-    /// Grows with each use: the largest is the one that was used last.
-    turn: u64,
-}
-
-/// What the lock guards.
-pub(super) struct State {
-    pub(super) control: Control,
-    pub(super) contexts: HashMap<ContextId, Held>,
-    pub(super) jobs: BTreeMap<JobId, Job>,
-    predictor: Predictor,
-    verdicts: Verdicts,
-    /// Documents that outgrew their prediction, and what they run with, alone.
-    outgrown: Verdicts,
-    next: u64,
-    turn: u64,
-    pub(super) used: u64,
-    pub(super) counters: Counters,
-    /// Whether the sampling thread sleeps long.
-    pub(super) slow: bool,
-    pub(super) last_left: Instant,
-}
-
 /// The governor at work. Cheap to clone.
 #[derive(Clone)]
 pub struct Live {
@@ -200,23 +141,9 @@ impl Live {
     pub fn start(policy: &Policy, root: &std::path::Path) -> std::io::Result<Self> {
         let (kick, kicked) = sync_channel(1);
         let now = Instant::now();
-        let state = State {
-            control: Control::new(policy),
-            contexts: HashMap::new(),
-            jobs: BTreeMap::new(),
-            predictor: Predictor::new(),
-            verdicts: Verdicts::default(),
-            outgrown: Verdicts::default(),
-            next: 1,
-            turn: 0,
-            used: 0,
-            counters: Counters::default(),
-            slow: false,
-            last_left: now,
-        };
         let live = Self {
             shared: Arc::new(Shared {
-                state: Mutex::new(state),
+                state: Mutex::new(State::new(policy)),
                 hands: OnceLock::new(),
                 probe: Probe::at(root),
                 started: now,
@@ -306,7 +233,8 @@ impl Live {
             Next::Alone { predicted } => state.outgrown.note(digest, predicted),
             Next::Exceeded => {
                 state.outgrown.acquit(&digest);
-                state.verdicts.note(digest, kill.used);
+                // With all that there was it was not done.
+                state.verdicts.note(digest, kill.used.max(kill.budget));
             }
         }
     }
@@ -318,10 +246,10 @@ impl Live {
         state.verdicts.acquit(digest);
     }
 
-    /// What is known of footprints, as text of at most `bytes`.
+    /// What is known of footprints, as text of at most `bytes`, for other workers.
     #[must_use]
     pub fn dump(&self, bytes: usize) -> String {
-        self.state().predictor.dump(bytes)
+        self.state().predictor.dump_shared(bytes)
     }
 
     /// Takes in what another worker knew.
@@ -338,24 +266,8 @@ impl Live {
         let alone = asked.digest.and_then(|digest| state.outgrown.too_big(&digest, 0));
         let job = JobId(state.next);
         state.next += 1;
-        state.jobs.insert(
-            job,
-            Job {
-                asked,
-                predicted: alone.unwrap_or(predicted),
-                alone: alone.is_some(),
-                since: Instant::now(),
-                wait: None,
-                entered: false,
-                context: None,
-                began: None,
-                base: 0,
-                left: false,
-                recycle: false,
-                killed: None,
-                abandoned: None,
-            },
-        );
+        let (needs, alone) = (alone.unwrap_or(predicted), alone.is_some());
+        state.jobs.insert(job, Job::new(asked, needs, alone));
         drop(state);
         Ticket { live: self.clone(), job }
     }
@@ -365,7 +277,7 @@ impl Live {
     pub fn report(&self) -> Report {
         let state = self.state();
         let mut contexts: Vec<Footprint> = state.contexts.values().map(Held::footprint).collect();
-        contexts.sort_unstable_by(|a, b| b.used_bytes.cmp(&a.used_bytes));
+        contexts.sort_unstable_by_key(|held| std::cmp::Reverse(held.used_bytes));
         contexts.truncate(CONTEXTS_SHOWN);
         let waits = state.jobs.values().filter(|job| job.waits());
         let waiting_count = waits.clone().count();
@@ -423,9 +335,6 @@ impl Live {
         let mut state = self.state();
         let keep = state.left(job, context, sound, seen, now);
         drop(state);
-        if keep && seen.is_some_and(|seen| seen > FAT) {
-            self.perform(&[Deed::Trim(context)]);
-        }
         self.tell();
         keep
     }
@@ -438,215 +347,6 @@ impl Live {
             Some(Use::Busy(job) | Use::Closing(Some(job))) => state.control.gone(job, now),
             Some(Use::Idle { .. }) => state.control.closed(context),
             Some(Use::Closing(None)) | None => {}
-        }
-    }
-}
-
-/// Something to be done by the [`Hands`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deed {
-    Trim(ContextId),
-    Close(ContextId),
-    Kill(ContextId, JobId),
-}
-
-impl State {
-    /// Takes note of orders, and says what is to be done for them.
-    pub(super) fn plan(&mut self, orders: &[Order]) -> Vec<Deed> {
-        orders.iter().filter_map(|order| self.plan_one(order)).collect()
-    }
-
-    fn plan_one(&mut self, order: &Order) -> Option<Deed> {
-        match order {
-            Order::Trim(context) => Some(Deed::Trim(*context)),
-            Order::Close(context) => {
-                let held = self.contexts.get_mut(context)?;
-                held.state = Use::Closing(None);
-                Some(Deed::Close(*context))
-            }
-            Order::Recycle(job) => {
-                self.jobs.get_mut(job)?.recycle = true;
-                None
-            }
-            Order::Kill(kill) => {
-                let job = self.jobs.get_mut(&kill.job)?;
-                tracing::warn!(
-                    job = %job.asked.name,
-                    memory_bytes = kill.used,
-                    memory.predicted_bytes = kill.predicted,
-                    memory.budget_bytes = kill.budget,
-                    blame = ?kill.blame,
-                    alone = kill.alone,
-                    "memory runs out: a renderer is killed"
-                );
-                crate::metrics::memory_killed(kill.blame.as_str());
-                job.killed = Some(*kill);
-                // One without a context is killed as soon as it has one.
-                job.context.map(|context| Deed::Kill(context, kill.job))
-            }
-        }
-    }
-
-    fn entered(
-        &mut self,
-        id: JobId,
-        context: ContextId,
-        tenant: &Arc<str>,
-        pid: Option<u32>,
-    ) -> Option<Deed> {
-        self.turn += 1;
-        let turn = self.turn;
-        let before = self.contexts.get(&context).map(|held| (held.state, held.used));
-        // What was kept for this job, and was not what it got, is there for others again.
-        let reserved = Use::Idle { reserved: Some(id) };
-        for (other, held) in &mut self.contexts {
-            if held.state == reserved && *other != context {
-                held.state = Use::Idle { reserved: None };
-                self.control.opened(*other, held.used);
-            }
-        }
-        if before.is_some_and(|(state, _)| state == Use::Idle { reserved: None }) {
-            self.control.closed(context);
-        }
-        let used = before.map_or(0, |(_, used)| used);
-        let held = Held { tenant: Arc::clone(tenant), pid, state: Use::Busy(id), used, turn };
-        self.contexts.insert(context, held);
-        let job = self.jobs.get_mut(&id)?;
-        job.context = Some(context);
-        job.base = used;
-        job.began = Some((Instant::now(), before.is_some()));
-        job.killed.map(|_| Deed::Kill(context, id))
-    }
-
-    fn left(
-        &mut self,
-        id: JobId,
-        context: ContextId,
-        sound: bool,
-        seen: Option<u64>,
-        now: Duration,
-    ) -> bool {
-        self.last_left = Instant::now();
-        let job = self.jobs.get_mut(&id);
-        let keep = sound && job.as_ref().is_none_or(|job| job.killed.is_none() && !job.recycle);
-        if let Some(held) = self.contexts.get_mut(&context) {
-            held.used = seen.unwrap_or(held.used);
-            held.state = if keep { Use::Idle { reserved: None } } else { Use::Closing(Some(id)) };
-        }
-        let Some(job) = job.filter(|job| job.entered && !job.left) else {
-            // Nobody asked for it: what it holds is known from now on.
-            if keep {
-                self.control.opened(context, seen.unwrap_or(0));
-            }
-            return keep;
-        };
-        job.left = true;
-        let kind = Kind::new(&job.asked.tenant, &job.asked.features);
-        let (markup, predicted, base, began) =
-            (job.asked.features.markup, job.predicted, job.base, job.began);
-        // A cold page is slower by itself: it says nothing about the cores.
-        if let Some((began, true)) = began.filter(|_| keep) {
-            let standing = self.control.standing();
-            self.control.took(markup, began.elapsed(), standing.running >= standing.slots, now);
-        }
-        let left = if keep { Left::Warm(context) } else { Left::Closing };
-        let peak = self.control.release(id, left, seen, now);
-        // A page that was larger than this document needs says nothing about it.
-        if let Some(peak) = peak.filter(|peak| *peak > 0 && base <= predicted) {
-            self.predictor.observe(&kind, peak);
-        }
-        keep
-    }
-
-    /// The idle context that the renderer would choose for a tenant.
-    fn warm(&self, tenant: &str) -> Option<ContextId> {
-        let free = self.contexts.iter().filter(|(_, held)| {
-            held.state == Use::Idle { reserved: None } && *held.tenant == *tenant
-        });
-        free.max_by_key(|(_, held)| held.turn).map(|(context, _)| *context)
-    }
-
-    fn enter(&mut self, id: JobId, now: Duration) -> (Result<(), Wait>, Vec<Deed>) {
-        let Some(job) = self.jobs.get(&id) else { return (Ok(()), Vec::new()) };
-        let warm = self.warm(&job.asked.tenant);
-        let (predicted, alone, waited) = (job.predicted, job.alone, job.since.elapsed());
-        let request = Request { job: id, predicted, warm, alone, waited };
-        let answer = self.control.admit(&request, now);
-        let mut deeds = Vec::new();
-        if let Err(wait) = &answer {
-            let orders = self.control.make_room(wait, warm, now);
-            deeds = self.plan(&orders);
-        }
-        if let (Ok(_), Some(held)) = (&answer, warm.and_then(|warm| self.contexts.get_mut(&warm))) {
-            held.state = Use::Idle { reserved: Some(id) };
-        }
-        if let Some(job) = self.jobs.get_mut(&id) {
-            job.entered = answer.is_ok();
-            job.wait = answer.err();
-        }
-        (answer.map(drop), deeds)
-    }
-
-    /// A ticket is given up.
-    fn give_up(&mut self, id: JobId, watched: bool, now: Duration) {
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        if !job.entered {
-            self.control.withdraw(id);
-            self.jobs.remove(&id);
-            return;
-        }
-        if !job.left {
-            self.control.release(id, Left::Closing, None, now);
-        }
-        let opening = watched && !job.left && job.context.is_none();
-        if !watched {
-            self.control.gone(id, now);
-        }
-        if opening {
-            // Its context may be on its way still.
-            job.abandoned = Some(Instant::now());
-        } else {
-            self.jobs.remove(&id);
-        }
-        let reserved = Use::Idle { reserved: Some(id) };
-        for (context, held) in self.contexts.iter_mut().filter(|(_, held)| held.state == reserved) {
-            held.state = Use::Idle { reserved: None };
-            self.control.opened(*context, held.used);
-        }
-    }
-
-    /// Forgets jobs whose context never came.
-    pub(super) fn sweep(&mut self) {
-        self.jobs.retain(|_, job| job.abandoned.is_none_or(|since| since.elapsed() < ABANDONED));
-    }
-}
-
-impl Job {
-    fn waits(&self) -> bool {
-        self.wait.is_some()
-    }
-
-    fn waiting(&self) -> Option<Waiting> {
-        Some(Waiting {
-            job: self.asked.name.clone(),
-            predicted_bytes: self.predicted,
-            waited_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
-            why: self.wait?.to_string(),
-        })
-    }
-}
-
-impl Held {
-    fn footprint(&self) -> Footprint {
-        Footprint {
-            tenant: self.tenant.to_string(),
-            pid: self.pid,
-            state: match self.state {
-                Use::Busy(_) => "busy",
-                Use::Idle { .. } => "idle",
-                Use::Closing(_) => "closing",
-            },
-            used_bytes: self.used,
         }
     }
 }
@@ -700,3 +400,7 @@ impl Drop for Ticket {
         self.live.tell();
     }
 }
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

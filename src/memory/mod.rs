@@ -1,14 +1,14 @@
 //! Memory: whether there is room to start another render.
 //!
-//! Two things stand here: the [`Governor`] that the worker asks today, and the
-//! pure core that decides by measurement, [`control::Control`], with what it is
-//! made of and what feeds it.
+//! # Two questions
 //!
-//! # The governor
+//! Whether a job may be *claimed*: [`Governor::admit`]. The worker claims only
+//! with a [`Permit`] in hand, which is given back when it is dropped. Whether it
+//! may *render*: [`live::Ticket::enter`], once its document is known.
 //!
-//! The seam is [`Governor::admit`]: the worker claims a job only with a
-//! [`Permit`] in hand, and a permit gives its bytes back when it is dropped. It
-//! is a plain bound, checked twice:
+//! [`Governor::governed`] has both: the pure core decides by measurement,
+//! [`control::Control`], at work in [`live`]. [`Governor::new`] has the first only,
+//! a plain bound, checked twice:
 //!
 //! 1. at start: how many renders and warm contexts fit into the budget
 //!    ([`Plan`], pure);
@@ -70,6 +70,7 @@
 //! | neighbours take memory | a larger reserve, then the ladder; jobs killed for it are not counted |
 //! | one job needs more than there is | it runs alone, is killed at the hard line, and is buried with figures |
 
+mod books;
 mod cgroup;
 pub mod concurrency;
 pub mod control;

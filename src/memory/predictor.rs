@@ -147,6 +147,14 @@ impl Predictor {
         self.kinds.retain(|_, seen| seen.used > limit);
     }
 
+    /// The same of all tenants together only: no tenant's name is in it.
+    #[must_use]
+    pub fn dump_shared(&self, bytes: usize) -> String {
+        let of_all = self.kinds.iter().filter(|(kind, _)| kind.tenant.is_empty());
+        let kinds = of_all.map(|(kind, seen)| (kind.clone(), *seen)).collect();
+        Self { kinds, turn: self.turn }.dump(bytes)
+    }
+
     /// What is known, one kind a line, most recently used first, at most `bytes` of text.
     #[must_use]
     pub fn dump(&self, bytes: usize) -> String {
@@ -302,6 +310,20 @@ mod tests {
         other.absorb("tillroll-footprints 1\nnonsense\n1 2\n300 0 0 1 1 x\n");
         other.absorb("something else\n14 0 0 9 9999999 shop:1\n");
         assert_eq!(other.dump(64 << 10), text);
+    }
+
+    #[test]
+    fn what_is_shared_names_no_tenant_and_still_informs() {
+        let mut predictor = Predictor::new();
+        for _ in 0..20 {
+            predictor.observe(&Kind::new("shop", &receipt()), 45 * MIB);
+        }
+        let text = predictor.dump_shared(32 << 10);
+        assert!(!text.contains("shop"), "{text}");
+        let mut other = Predictor::new();
+        other.absorb(&text);
+        let new = Kind::new("cafe", &receipt());
+        assert_eq!(other.predict(&new, &receipt()), with_margin(45 * MIB));
     }
 
     #[test]

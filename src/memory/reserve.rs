@@ -111,6 +111,16 @@ impl Reserve {
         FASTEST + halved(self.fastest - FASTEST, now.saturating_sub(self.fastest_at), CALM)
     }
 
+    /// What has to stay free now, where a budget leaves so many bytes to others in
+    /// any case: what is kept for their drops, and half of the floor, is had from
+    /// there. The rest stays, within the budget, for renderers that surprise.
+    #[must_use]
+    pub fn lines_beside(&self, beyond: u64, now: Duration) -> Lines {
+        let lines = self.lines(now);
+        let for_others = self.recent_drop(now) + self.floor / 2;
+        Lines { keep: lines.keep - beyond.min(for_others), ..lines }
+    }
+
     /// What has to stay free now.
     #[must_use]
     pub fn lines(&self, now: Duration) -> Lines {

@@ -12,7 +12,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::live::{Live, Shared, Use};
+use super::books::Use;
+use super::live::{Live, Shared};
 use super::probe::Probe;
 use super::sampler::{Pace, Sampler};
 use super::terms::{ContextId, JobId, Sample};
@@ -23,6 +24,13 @@ const PERIOD: Duration = Duration::from_millis(25);
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
 /// It stays awake for so long after a render: the next is likely.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// It is looked around for new processes so often while something renders.
+const LOOK_AROUND: Duration = Duration::from_millis(250);
+/// A process that ends has let go of its memory on paper before it is free: so long
+/// after so much was given back, a loss is not blamed on others.
+const SETTLING: Duration = Duration::from_millis(300);
+const LARGE: u64 = 32 << 20;
 
 /// Starts the thread.
 ///
@@ -57,6 +65,10 @@ struct Eyes {
     others: Vec<u32>,
     looked_around: Option<Duration>,
     blind: bool,
+    /// What all of them used when last seen.
+    own: u64,
+    /// Memory that is given back is not free at once.
+    settles_until: Option<Duration>,
 }
 
 /// Whose a context's process is.
@@ -71,6 +83,8 @@ impl Eyes {
             others: vec![std::process::id()],
             looked_around: None,
             blind: false,
+            own: 0,
+            settles_until: None,
         }
     }
 
@@ -83,6 +97,10 @@ impl Eyes {
         match self.sampler.sample(at) {
             Ok(reading) => {
                 self.blind = false;
+                if self.own.saturating_sub(reading.own) > LARGE {
+                    self.settles_until = Some(at + SETTLING);
+                }
+                self.own = reading.own;
                 let mut running = Vec::new();
                 let mut idle = Vec::new();
                 let used = |pid| self.sampler.used(pid);
@@ -108,13 +126,18 @@ impl Eyes {
                     }
                 }
                 let stalls = reading.counters.map(|counters| counters.stalls);
-                let orders = state.control.sample(&sample, stalls);
+                let orders = if self.settles_until.is_some_and(|until| at < until) {
+                    state.control.sample_unsettled(&sample, stalls)
+                } else {
+                    state.control.sample(&sample, stalls)
+                };
                 state.used = reading.own;
                 if let Some(counters) = reading.counters {
                     state.counters = counters;
                     state.sweep();
                 }
-                let deeds = state.plan(&orders);
+                let mut deeds = state.plan(&orders);
+                deeds.extend(state.fat_idle());
                 drop(state);
                 live.perform(&deeds);
                 live.tell();
@@ -144,14 +167,16 @@ impl Eyes {
 
     /// Watches the processes that there are, and no others.
     fn attend(&mut self, contexts: &[Seen], now: Duration) {
-        if self.looked_around.is_none_or(|last| now.saturating_sub(last) >= IDLE_PERIOD) {
+        if self.looked_around.is_none_or(|last| now.saturating_sub(last) >= LOOK_AROUND) {
             self.looked_around = Some(now);
             let leaves: HashSet<u32> = contexts.iter().map(|(.., pid)| *pid).collect();
             self.others = self.probe.tree(std::process::id(), |pid| leaves.contains(&pid));
         }
         let mut wanted: HashMap<u32, Pace> =
-            self.others.iter().map(|pid| (*pid, Pace::Idle)).collect();
+            self.others.iter().map(|pid| (*pid, Pace::Busy)).collect();
         for (_, job, pid) in contexts {
+            // What others take is what is neither free nor ours, so ours is read
+            // closely; but idle pages do not change.
             wanted.insert(*pid, if job.is_some() { Pace::Busy } else { Pace::Idle });
         }
         for pid in self.watched.iter().filter(|pid| !wanted.contains_key(pid)) {

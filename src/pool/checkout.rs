@@ -105,34 +105,28 @@ impl Busy {
         self.held.as_mut().map(|(warm, _)| warm)
     }
 
-    /// Takes the context out of the job's hands; `sound`: whether another may
-    /// follow. Comes with whether it is to be kept.
-    fn take(&mut self, sound: impl FnOnce(&Warm) -> bool) -> Option<(Warm, Place, bool)> {
-        let (warm, place) = self.held.take()?;
-        // From here on it cannot be killed in this job's name.
-        self.shared.busy(|busy| busy.remove(&warm.number));
-        let sound = sound(&warm);
-        let watch = self.shared.watch.get();
-        let keep = watch.map_or(sound, |watch| watch.left(self.job, warm.number, sound));
-        Some((warm, place, keep && sound))
+    /// Takes the context out of the job's hands. From here on it cannot be killed
+    /// in the job's name.
+    fn take(&mut self) -> Option<(Warm, Place)> {
+        let held = self.held.take();
+        if let Some((warm, _)) = &held {
+            self.shared.busy(|busy| busy.remove(&warm.number));
+        }
+        held
     }
 
     /// The job is done and the page is sound: keep it, unless it is due.
     pub(super) fn give_back(mut self) {
-        let shared = Arc::clone(&self.shared);
-        let sound = |warm: &Warm| {
-            let jobs = warm.jobs.saturating_add(1);
-            let due = shared.config.recycle.is_due(jobs, warm.opened.elapsed());
-            !due && warm.is_sound() && !shared.keeps_nothing()
-        };
-        let Some((mut warm, place, keep)) = self.take(sound) else { return };
+        let Some((mut warm, place)) = self.take() else { return };
         warm.jobs = warm.jobs.saturating_add(1);
-        if !keep {
-            close(&self.shared, warm, place);
-            return;
-        }
-        let tenant = Arc::clone(&self.tenant);
-        if let Some(warm) = self.shared.contexts(|contexts| contexts.give_back(tenant, warm)) {
+        let due = self.shared.config.recycle.is_due(warm.jobs, warm.opened.elapsed());
+        let sound = !due && warm.is_sound() && !self.shared.keeps_nothing();
+        // Told while nobody can take it, and nobody looks for it in vain.
+        let refused = self.shared.contexts(|contexts| {
+            let keep = self.shared.left(self.job, warm.number, sound);
+            if keep { contexts.give_back(Arc::clone(&self.tenant), warm) } else { Some(warm) }
+        });
+        if let Some(warm) = refused {
             close(&self.shared, warm, place);
             return;
         }
@@ -143,7 +137,9 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        if let Some((warm, place, _)) = self.take(|_| false) {
+        if let Some((warm, place)) = self.take() {
+            // Whatever is answered, it is closed.
+            let _unsound = self.shared.left(self.job, warm.number, false);
             // Its renderer may be busy or stopped, and would not hear a request.
             warm.context.kill_renderer();
             close(&self.shared, warm, place);

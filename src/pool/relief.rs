@@ -30,6 +30,11 @@ impl std::fmt::Debug for Watched {
 }
 
 impl Shared {
+    /// A job leaves its context; whether that is to be kept.
+    pub(super) fn left(&self, job: u64, context: u64, sound: bool) -> bool {
+        self.watch.get().map_or(sound, |watch| watch.left(job, context, sound)) && sound
+    }
+
     pub(super) fn relieve(self: &Arc<Self>, context: u64, relief: Relief) {
         match relief {
             Relief::Trim => self.trim(context),

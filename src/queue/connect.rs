@@ -1,8 +1,9 @@
 //! Connecting: from an [`Address`] to connections that are ready for commands.
 //!
-//! A worker has three sorts. One multiplexed connection carries the scripts and
-//! reconnects by itself; a small pool is for bodies and for whoever needs a
-//! round trip of its own; each blocking read has a connection to itself, since it
+//! A worker has four sorts. One multiplexed connection carries the scripts and
+//! reconnects by itself; another does the same for documents and large results,
+//! so that no heartbeat waits behind them; a small pool is for clients, some of
+//! whose calls block; each blocking read has a connection to itself, since it
 //! would stall whatever shares it.
 //!
 //! What can go wrong, and who notices:
@@ -272,6 +273,7 @@ impl Bodies {
 pub(super) struct Connections {
     address: Address,
     commands: ConnectionManager,
+    documents: ConnectionManager,
     bodies: Bodies,
     client: Client,
     response_timeout: Duration,
@@ -290,17 +292,24 @@ impl Connections {
             .set_number_of_retries(RECONNECTS)
             .set_min_delay(SHORTEST_PAUSE)
             .set_max_delay(LONGEST_PAUSE);
+        let documents = ConnectionManager::new_lazy_with_config(client.clone(), manager.clone())
+            .map_err(|error| address.failed(error))?;
         let made = client.get_connection_manager_with_config(manager).await;
         let mut commands = made.map_err(|error| address.failed(error))?;
         address.greet(&mut commands).await?;
         let bodies =
             address.pool(POOLED, response_timeout, response_timeout, Some(response_timeout))?;
-        Ok(Self { address, commands, bodies, client, response_timeout })
+        Ok(Self { address, commands, documents, bodies, client, response_timeout })
     }
 
-    /// The shared connection.
+    /// The shared connection for what is small.
     pub(super) fn commands(&self) -> ConnectionManager {
         self.commands.clone()
+    }
+
+    /// The shared connection for documents and large results.
+    pub(super) fn documents(&self) -> ConnectionManager {
+        self.documents.clone()
     }
 
     /// One of the pool.

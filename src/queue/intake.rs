@@ -10,15 +10,19 @@
 //! worker is handed elements for no longer than that; what it was handed is
 //! adopted by others (see [`super`]).
 //!
+//! Bulk is admitted at leisure while the worker has no slot for it ([`Pace`]): a
+//! flood of a hundred thousand documents must not take the cores from the renders.
+//!
 //! When Redis is away, the tasks pause with growing delays and say so to the
 //! dispatcher. When it is full, a `BRPOPLPUSH` fails at once: then a script takes
 //! what waits, so that it is drained, and otherwise the task pauses as well.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use redis::cmd;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Queue, QueueError};
@@ -30,6 +34,11 @@ pub const BLOCK: Duration = Duration::from_secs(4);
 const SIGNALS_BLOCK_SECS: u64 = 1;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// So long is bulk admitted in one go, and then nothing for some times as long,
+/// while no slot is free for it.
+const BULK_SPELL: Duration = Duration::from_millis(5);
+const BULK_REST: u32 = 2;
+const LONGEST_REST: Duration = Duration::from_millis(100);
 
 /// A command to a worker, pushed as JSON to its control list.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -115,8 +124,9 @@ impl Intake {
         for priority in [Priority::Interactive, Priority::Bulk] {
             let reader = Reader { queue: queue.clone(), inbound: inbound.clone() };
             let stop = stop.clone();
+            let pace = (priority == Priority::Bulk).then(|| Pace::new(room.clone()));
             tasks.spawn(async move {
-                stop.run_until_cancelled(reader.read_inbox(priority)).await.unwrap_or(())
+                stop.run_until_cancelled(reader.read_inbox(priority, pace)).await.unwrap_or(())
             });
         }
         let reader = Reader { queue: queue.clone(), inbound: inbound.clone() };
@@ -143,11 +153,11 @@ struct Reader {
 struct NobodyListens;
 
 impl Reader {
-    async fn read_inbox(self, priority: Priority) {
+    async fn read_inbox(self, priority: Priority, mut pace: Option<Pace>) {
         let mut pause = Pause::new();
-        let mut turn = 0;
+        let mut turn = first_turn();
         loop {
-            let ended = self.inbox_connection(priority, &mut turn, &mut pause).await;
+            let ended = self.inbox_connection(priority, &mut turn, &mut pause, &mut pace).await;
             if self.paused(ended, &mut pause).await.is_err() {
                 return;
             }
@@ -160,6 +170,7 @@ impl Reader {
         priority: Priority,
         turn: &mut u64,
         pause: &mut Pause,
+        pace: &mut Option<Pace>,
     ) -> Result<NobodyListens, QueueError> {
         let keys = self.queue.keys();
         let (inbox, stage) = (keys.inbox(priority), keys.stage(priority, self.queue.worker()));
@@ -197,6 +208,7 @@ impl Reader {
                 }
                 continue;
             };
+            let taken = Instant::now();
             let (done, left_stage) = oneshot::channel();
             *turn += 1;
             let staged = Inbound::Element { inbox: priority, turn: *turn, element, done };
@@ -207,6 +219,9 @@ impl Reader {
             if left_stage.await.is_ok() {
                 if self.up(pause).await.is_err() {
                     return Ok(NobodyListens);
+                }
+                if let Some(pace) = pace {
+                    pace.admitted(taken.elapsed()).await;
                 }
             } else {
                 tokio::time::sleep(pause.next()).await;
@@ -288,6 +303,43 @@ impl Reader {
     }
 }
 
+/// Keeps admitting bulk to about a third of the time while there is no slot for it: what is
+/// admitted then only waits elsewhere, and the cores are better used for renders.
+struct Pace {
+    room: watch::Receiver<Room>,
+    /// What elements took since the last rest.
+    spell: Duration,
+}
+
+impl Pace {
+    fn new(room: watch::Receiver<Room>) -> Self {
+        Self { room, spell: Duration::ZERO }
+    }
+
+    /// An element took so long, from being read until it had left the stage. Rests
+    /// where it is time to, unless a slot is free for bulk.
+    async fn admitted(&mut self, took: Duration) {
+        self.spell += took;
+        if self.spell < BULK_SPELL {
+            return;
+        }
+        let rest = (self.spell * BULK_REST).min(LONGEST_REST);
+        self.spell = Duration::ZERO;
+        tokio::select! {
+            () = tokio::time::sleep(rest) => {}
+            // An error means that the worker is gone, and this task with it.
+            _ = self.room.wait_for(|room| room.bulk) => {}
+        }
+    }
+}
+
+/// Turns grow over restarts too, should anybody reuse a worker's id: microseconds
+/// since 1970, which Lua's numbers hold exactly.
+fn first_turn() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(0)
+}
+
 /// Growing delays between tries.
 struct Pause {
     next: Option<Duration>,
@@ -307,5 +359,27 @@ impl Pause {
     /// Whether there was anything to get over.
     fn reset(&mut self) -> bool {
         self.next.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether bulk rests after an element that took so long.
+    async fn rests(pace: &mut Pace, took: Duration) -> bool {
+        tokio::time::timeout(Duration::ZERO, pace.admitted(took)).await.is_err()
+    }
+
+    #[tokio::test]
+    async fn bulk_rests_after_a_spell_unless_there_is_a_slot_for_it() {
+        let (room, seen) = watch::channel(Room::default());
+        let mut pace = Pace::new(seen);
+        let half = BULK_SPELL / 2;
+        assert!(!rests(&mut pace, half).await, "a few elements are no flood");
+        assert!(rests(&mut pace, half).await);
+        assert!(!rests(&mut pace, half).await, "a new spell");
+        room.send_replace(Room { interactive: true, bulk: true });
+        assert!(!rests(&mut pace, BULK_SPELL).await);
     }
 }

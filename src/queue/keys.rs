@@ -207,6 +207,12 @@ impl Keys {
         self.at("state")
     }
 
+    /// What documents were seen to take, by size, of no tenant in particular (text).
+    #[must_use]
+    pub fn predictions(&self) -> String {
+        self.at("predictions")
+    }
+
     /// What happened: names and codes only (stream, bounded).
     #[must_use]
     pub fn events(&self) -> String {

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::{cmd, pipe};
+use redis::cmd;
 
 use super::redis::RedisMemory;
 use super::redis::{Inner, millis};
@@ -22,10 +22,33 @@ const LEAST_GRACE_MS: u64 = 5_000;
 const HELD_WHEN_FULL: u64 = 16 << 20;
 /// Calls of `sweep` in one round: about 10,000 results.
 const SWEEPS: u32 = 20;
+/// What documents take is known for so long after the last worker wrote it down.
+const PREDICTIONS_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// A worker that was silent for so long, with empty stages, is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 impl Queue {
+    /// What workers wrote down of what documents take, for one that begins.
+    ///
+    /// # Errors
+    /// Where Redis is away.
+    pub async fn predictions(&self) -> Result<Option<String>, QueueError> {
+        let key = self.inner.keys.predictions();
+        let text: Option<Vec<u8>> = cmd("GET").arg(key).query_async(&mut self.commands()).await?;
+        Ok(text.and_then(|text| String::from_utf8(text).ok()))
+    }
+
+    /// Writes it down.
+    ///
+    /// # Errors
+    /// Where Redis is away or full.
+    pub async fn keep_predictions(&self, text: &str) -> Result<(), QueueError> {
+        let mut set = cmd("SET");
+        set.arg(self.inner.keys.predictions()).arg(text);
+        set.arg("PX").arg(millis(PREDICTIONS_TTL));
+        Ok(set.query_async(&mut self.commands()).await?)
+    }
+
     /// Housekeeping: expired leases and due jobs become ready, jobs past their
     /// deadline are leased to be ended, stages of silent workers go back to the
     /// inboxes, what was taken or ran out is no longer counted. Any worker may
@@ -120,15 +143,7 @@ impl Queue {
     /// Lists this worker among the living, if it is not: before it is handed an
     /// element, so that nobody's stage is without a worker that it belongs to.
     pub(super) async fn register(&self) -> Result<(), QueueError> {
-        let Inner { keys, worker, .. } = &*self.inner;
-        let now = self.now_ms().await?;
-        Ok(cmd("ZADD")
-            .arg(keys.workers())
-            .arg("NX")
-            .arg(now)
-            .arg(worker)
-            .query_async(&mut self.commands())
-            .await?)
+        self.listed(None).await
     }
 
     /// Says goodbye: this worker takes no more elements and holds no leases.
@@ -136,21 +151,22 @@ impl Queue {
     /// # Errors
     /// Where Redis is away; the worker is then forgotten later.
     pub async fn leave(&self) -> Result<(), QueueError> {
-        let Inner { keys, worker, lease_ms, .. } = &*self.inner;
         // Seen as silent at once, so that a last element in a stage is adopted;
         // but not forgotten yet: Redis may hear later than we that a blocked
         // read is gone, and hand it an element meanwhile.
-        let silent = self.now_ms().await?.saturating_sub(*lease_ms);
-        Ok(pipe()
-            .cmd("ZADD")
-            .arg(keys.workers())
-            .arg(silent)
+        self.listed(Some(self.lease_ms())).await
+    }
+
+    async fn listed(&self, silent_ms: Option<u64>) -> Result<(), QueueError> {
+        let Inner { keys, scripts, worker, .. } = &*self.inner;
+        Ok(scripts
+            .register
+            .key(keys.workers())
+            .key(keys.worker(worker))
+            .arg(keys.prefix())
             .arg(worker)
-            .ignore()
-            .cmd("UNLINK")
-            .arg(keys.worker(worker))
-            .ignore()
-            .query_async(&mut self.commands())
+            .arg(silent_ms.map(|ms| ms.to_string()).unwrap_or_default())
+            .invoke_async(&mut self.commands())
             .await?)
     }
 
@@ -159,18 +175,10 @@ impl Queue {
     /// # Errors
     /// Where Redis is away.
     pub async fn control(&self, worker: &str, command: &str) -> Result<(), QueueError> {
-        let key = self.inner.keys.control(worker);
-        Ok(pipe()
-            .cmd("RPUSH")
-            .arg(&key)
-            .arg(command)
-            .ignore()
-            .cmd("EXPIRE")
-            .arg(&key)
-            .arg(60)
-            .ignore()
-            .query_async(&mut self.commands())
-            .await?)
+        let Inner { keys, scripts, .. } = &*self.inner;
+        let mut call = scripts.tell.key(keys.control(worker));
+        call.arg(keys.prefix()).arg(command);
+        Ok(call.invoke_async(&mut self.commands()).await?)
     }
 
     /// Redis' clock, in milliseconds.

@@ -236,7 +236,16 @@ impl Queue {
     /// Where Redis is away.
     pub async fn set_limit(&self, name: &str, value: Option<u64>) -> Result<(), QueueError> {
         let value = value.map(|value| value.to_string()).unwrap_or_default();
-        self.configure(self.keys().config(), "", &[(name, value)]).await
+        self.configure(self.keys().config(), "", &[(name, value)]).await?;
+        if name == "tenant_running" {
+            // Who was at the old cap may have room now, and the other way round.
+            let seen = cmd("ZRANGE").arg(self.keys().tenants()).arg(0).arg(-1).to_owned();
+            let tenants: Vec<String> = seen.query_async(&mut self.commands()).await?;
+            for tenant in tenants {
+                self.configure(self.keys().tenant(&tenant), &tenant, &[]).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Name and value of each limit in force, and whether it was set in Redis.

@@ -135,7 +135,7 @@ impl Queue {
         self.inner.connections.blocking(block).await
     }
 
-    /// A connection for a command's own round trips.
+    /// A connection for a command's own round trips; it is tried before it is given.
     ///
     /// # Errors
     /// Where none comes free, or Redis is away.
@@ -151,7 +151,12 @@ impl Queue {
         Ok(loads.query_async(&mut self.commands()).await?)
     }
 
-    /// The shared connection.
+    /// The shared connection for documents and large results.
+    pub(super) fn documents(&self) -> ConnectionManager {
+        self.inner.connections.documents()
+    }
+
+    /// The shared connection for what is small.
     pub(super) fn commands(&self) -> ConnectionManager {
         self.inner.connections.commands()
     }

@@ -74,7 +74,18 @@ scripts! {
     promote = "promote" after [RING];
     overdue = "overdue" after [RING LEASE];
     adopt = "adopt" after [];
+    register = "register" after [];
+    tell = "tell" after [];
     sweep = "sweep" after [RING ENDING];
+    erase = "erase" after [ENDING];
+    erase_tenant = "erase_tenant" after [];
+    fsck_names = "fsck/names" after [RING];
+    fsck_requeue = "fsck/requeue" after [RING];
+    fsck_orphan = "fsck/orphan" after [];
+    fsck_tenants = "fsck/tenants" after [RING];
+    fsck_claims = "fsck/claims" after [];
+    fsck_results = "fsck/results" after [];
+    fsck_recount = "fsck/recount" after [RING];
 }
 
 /// What stands before the first part: the limits that hold where the queue's

@@ -13,8 +13,8 @@ use crate::job::{Job, Name, Output, Priority};
 
 /// How long a result may wait between being pushed and being accepted.
 const OUT_TTL_MS: u64 = 60_000;
-/// A result of this size or more travels on a connection of its own, so that
-/// heartbeats and claims do not wait behind it.
+/// A result of this size or more travels with the documents, so that heartbeats and
+/// claims do not wait behind it.
 const LARGE_RESULT: usize = 256 * 1024;
 
 impl Queue {
@@ -139,9 +139,16 @@ impl Queue {
     /// # Errors
     /// Where Redis is away.
     pub async fn element(&self, name: &Name) -> Result<Option<Vec<u8>>, QueueError> {
-        let mut connection = self.connection().await?;
         let key = self.inner.keys.document(name);
-        Ok(cmd("LINDEX").arg(key).arg(0).query_async(&mut connection).await?)
+        let mut read = cmd("LINDEX");
+        read.arg(key).arg(0);
+        match read.query_async(&mut self.documents()).await {
+            // A connection that Redis closed long ago is noticed when it is used.
+            Err(error) if error.is_unrecoverable_error() => {
+                Ok(read.query_async(&mut self.documents()).await?)
+            }
+            answer => Ok(answer?),
+        }
     }
 
     /// Ends a job for good; with `next`, claims the next one in the same call.
@@ -242,7 +249,7 @@ impl Queue {
         let (answer,): ((String, Value),) = if result.bytes().len() < LARGE_RESULT {
             calls.query_async(&mut self.commands()).await?
         } else {
-            calls.query_async(&mut self.connection().await?).await?
+            calls.query_async(&mut self.documents()).await?
         };
         Ok(answer)
     }
@@ -432,7 +439,7 @@ fn read_claim(fields: &[String], token: &str) -> Option<Claimed> {
         max_attempts: max.parse().ok()?,
         admitted_ms: admitted.parse().ok()?,
         claimed_ms,
-        expired: deadline > 0 && claimed_ms > deadline,
+        expired: deadline > 0 && claimed_ms >= deadline,
         crashes: crashes.parse().ok()?,
         priority: Priority::from_name(priority)?,
         cancelled: cancelled == "1",

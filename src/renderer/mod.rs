@@ -82,8 +82,8 @@ pub struct Vitals {
 }
 
 /// Hears which renderer process serves which job, and when one has ended: for
-/// whoever counts memory. Called while the renderer works, from any thread: it
-/// must not wait.
+/// whoever counts memory. Called while the renderer works, from any thread and
+/// under its locks: it must not wait, nor call the renderer.
 pub trait Watch: Send + Sync {
     /// A job has a context from now on, in the process `pid` where that is known.
     fn entered(&self, job: u64, context: u64, tenant: &Arc<str>, pid: Option<u32>);

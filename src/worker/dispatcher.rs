@@ -25,7 +25,7 @@
 
 use std::collections::BTreeMap;
 
-use super::event::{AttemptId, Bulk, Effect, Event, Halt, Outcome, Stop, Why, Work};
+use super::event::{AttemptId, Bulk, Effect, Event, Halt, Outcome, Stop, Verdict, Why, Work};
 use super::snapshot::{Phase, Totals};
 use crate::job::{Name, Priority};
 use crate::memory::{Governor, Permit};
@@ -49,6 +49,8 @@ struct Attempt {
     alone: bool,
     /// Its work, while it waits for the others to end.
     parked: Option<Box<Work>>,
+    /// Whether its settlement looks for the next job, and if so, for a bulk job too.
+    looks: Option<Bulk>,
 }
 
 /// See the module.
@@ -62,7 +64,7 @@ pub struct Dispatcher {
     /// Claims under way, of these, and those of them that may bring a bulk job.
     claiming: usize,
     claiming_bulk: usize,
-    /// Whether a job was admitted since the last claim began.
+    /// Whether a job was admitted, or a bell rang, since the last claim began.
     unclaimed: bool,
     beating: bool,
     housekeeping: bool,
@@ -205,10 +207,7 @@ impl Dispatcher {
                     (Some(_), None) => {}
                     // All slots were taken when it came; one may be free by now, and
                     // whoever settled meanwhile looked before this job was there.
-                    (None, _) => {
-                        self.unclaimed = true;
-                        self.claim(&mut effects);
-                    }
+                    (None, _) => self.unclaimed = true,
                 }
             }
             Event::Claimed { permit, bulk, result } => {
@@ -221,14 +220,7 @@ impl Dispatcher {
                         // Where there was one there may be more.
                         self.claim(&mut effects);
                     }
-                    Ok(None) => {
-                        self.redis = Ok(());
-                        // Its place is free again.
-                        drop(permit);
-                        if self.unclaimed {
-                            self.claim(&mut effects);
-                        }
-                    }
+                    Ok(None) => self.redis = Ok(()),
                     Err(error) => self.redis_failed(&error),
                 }
             }
@@ -238,6 +230,7 @@ impl Dispatcher {
                 let claim_next = next.then(|| self.bulk_fits(Some(attempt)));
                 if let (Some(bulk), Some(ended)) = (claim_next, self.attempts.get_mut(&attempt)) {
                     ended.bulk = bulk;
+                    ended.looks = matches!(verdict, Verdict::End(..)).then_some(bulk);
                 }
                 effects.push(Effect::Settle { attempt, lease, verdict, claim_next });
             }
@@ -261,6 +254,9 @@ impl Dispatcher {
             Event::Stop(stop) => self.stop(stop, &mut effects),
             Event::DrainTimeout => self.stop(Stop::Abort, &mut effects),
         }
+        if self.unclaimed {
+            self.claim(&mut effects);
+        }
         self.finish_if_empty(&mut effects);
         effects
     }
@@ -273,7 +269,11 @@ impl Dispatcher {
                 let bulk = permit.is_some() && self.claim_begins();
                 effects.push(Effect::Offer { inbox, turn, element, done, permit, bulk });
             }
-            Inbound::Bell => self.claim(effects),
+            Inbound::Bell => {
+                // A claim under way may have looked before the bell rang: ask again after it.
+                self.unclaimed = true;
+                self.claim(effects);
+            }
             Inbound::Control(control) => self.control(control, effects),
             Inbound::BadControl(why) => {
                 tracing::warn!(%why, "a command on this worker's control list could not be read and was dropped");
@@ -337,6 +337,7 @@ impl Dispatcher {
             bulk: work.claimed.priority == Priority::Bulk,
             alone,
             parked: None,
+            looks: None,
         };
         if self.phase >= Phase::Draining {
             halt.hold();
@@ -397,6 +398,8 @@ impl Dispatcher {
         effects: &mut Vec<Effect>,
     ) {
         let Some(ended) = self.attempts.remove(&attempt) else { return };
+        let looked = if result.is_ok() { ended.looks } else { None };
+        let found_nothing = looked.filter(|_| next.is_none());
         match result {
             Ok(Settled::Accepted) => {
                 self.redis = Ok(());
@@ -416,13 +419,14 @@ impl Dispatcher {
             None => drop(ended.permit),
         }
         self.start_parked(effects);
-        self.claim_after_settling(effects);
-    }
-
-    /// A settlement that claimed has looked already; one that did not (a failure,
-    /// a release, a failed call) leaves room that somebody has to fill.
-    fn claim_after_settling(&mut self, effects: &mut Vec<Effect>) {
-        if self.attempts.is_empty() || self.has_room() {
+        // One that did not look for more (a failure, a release, a failed call), or that
+        // found something, leaves room that somebody has to fill.
+        let nothing_more = match found_nothing {
+            Some(bulk) => bulk || !self.bulk_fits(None),
+            None => false,
+        };
+        let worth_it = !nothing_more || self.unclaimed;
+        if worth_it && (self.attempts.is_empty() || self.has_room()) {
             self.claim(effects);
         }
     }
@@ -563,3 +567,7 @@ fn needs_to_be_alone(claimed: &Claimed) -> bool {
 #[cfg(test)]
 #[path = "dispatcher_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "alone_tests.rs"]
+mod alone_tests;

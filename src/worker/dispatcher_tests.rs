@@ -11,7 +11,7 @@ use crate::queue::{Claimed, Lease};
 const SLOTS: usize = 3;
 
 /// A dispatcher on a machine with plenty of memory, its renderer ready.
-fn ready() -> Dispatcher {
+pub(super) fn ready() -> Dispatcher {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(root.path().join("proc")).unwrap();
     std::fs::write(root.path().join("proc/meminfo"), "MemAvailable: 8000000 kB\n").unwrap();
@@ -27,7 +27,7 @@ fn ready() -> Dispatcher {
     dispatcher
 }
 
-fn work(number: usize) -> Work {
+pub(super) fn work(number: usize) -> Work {
     Work {
         claimed: Claimed {
             lease: Lease::for_tests(&format!("acme/r-{number}"), &format!("t-{number}")),
@@ -54,12 +54,12 @@ fn element() -> Event {
     })
 }
 
-fn unavailable() -> QueueError {
+pub(super) fn unavailable() -> QueueError {
     QueueError::Unexpected { what: "a test", answer: "nothing".to_owned() }
 }
 
 /// Lets the dispatcher claim `count` jobs, one after another.
-fn fill(dispatcher: &mut Dispatcher, count: usize) -> Vec<(AttemptId, Work, Halt)> {
+pub(super) fn fill(dispatcher: &mut Dispatcher, count: usize) -> Vec<(AttemptId, Work, Halt)> {
     let mut started = Vec::new();
     let mut claimed = 0;
     let mut effects = dispatcher.handle(Event::Inbound(Inbound::Bell));
@@ -81,7 +81,11 @@ fn fill(dispatcher: &mut Dispatcher, count: usize) -> Vec<(AttemptId, Work, Halt
     started
 }
 
-fn settle(dispatcher: &mut Dispatcher, attempt: AttemptId, next: Option<Work>) -> Vec<Effect> {
+pub(super) fn settle(
+    dispatcher: &mut Dispatcher,
+    attempt: AttemptId,
+    next: Option<Work>,
+) -> Vec<Effect> {
     dispatcher.handle(Event::Settled {
         attempt,
         outcome: Outcome::Done,

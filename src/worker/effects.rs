@@ -355,6 +355,17 @@ impl Effects {
         self.spawn(async move { Event::Counted(this.queue().counts().await) });
     }
 
+    /// Writes down what documents take. Lost, it is written a minute later.
+    pub(super) fn keep(&self, predictions: Option<String>) {
+        let Some(text) = predictions else { return };
+        let queue = self.queue().clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = queue.keep_predictions(&text).await {
+                tracing::debug!(error = %super::chain(&error), "what documents take was not written down");
+            }
+        });
+    }
+
     /// Reading `/proc` blocks: not on the runtime's threads.
     pub(super) fn measure(&self) {
         let events = self.events.clone();

@@ -45,6 +45,10 @@ use crate::renderer::Render;
 /// Events that may wait; a job causes about four.
 const EVENTS: usize = 1024;
 const INBOUND: usize = 16;
+/// What documents take is written down so often, for workers that begin later.
+const PREDICTIONS_KEPT: Duration = Duration::from_secs(60);
+/// At most so much of it.
+const PREDICTIONS_BYTES: usize = 32 << 10;
 const TICK: Duration = Duration::from_secs(1);
 
 /// A worker, ready to run.
@@ -94,6 +98,7 @@ impl Worker {
         let mut wanted = dispatcher.handle(Event::Renderer(now));
         // Heard of before the first element is taken, so that its stage is never an unknown worker's.
         let first = self.queue.renew(&[], &self.describe(&dispatcher)).await;
+        self.learn().await;
         let mut intake = Some(Intake::start(&self.queue, &inbound, room_seen));
         wanted.extend(dispatcher.handle(Event::Beat(first)));
         let mut tick = tokio::time::interval(TICK);
@@ -103,6 +108,10 @@ impl Worker {
             self.settings.heartbeat,
         );
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+
+        let mut keep =
+            tokio::time::interval_at(Instant::now() + PREDICTIONS_KEPT, PREDICTIONS_KEPT);
+        keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
         loop {
             let ended = self.perform(wanted, &effects, &dispatcher, &mut intake).await;
@@ -121,6 +130,11 @@ impl Worker {
                     self.publish(&dispatcher);
                     Event::Tick
                 }
+                _ = keep.tick() => {
+                    effects.keep(self.predictions());
+                    wanted = Vec::new();
+                    continue;
+                }
                 _ = beat.tick() => {
                     wanted = dispatcher.beat().into_iter().collect();
                     continue;
@@ -135,11 +149,33 @@ impl Worker {
                 self.publish(&dispatcher);
             }
         }
+        if let Some(text) = self.predictions()
+            && let Err(error) = self.queue.keep_predictions(&text).await
+        {
+            tracing::debug!(error = %chain(&error), "what documents take was not written down");
+        }
         if let Err(error) = self.queue.leave().await {
             tracing::warn!(error = %chain(&error), "could not say goodbye; this worker is forgotten later");
         }
         self.publish(&dispatcher);
         dispatcher.totals()
+    }
+
+    /// What documents take, to be written down.
+    fn predictions(&self) -> Option<String> {
+        self.governor.live().map(|live| live.dump(PREDICTIONS_BYTES))
+    }
+
+    /// Begins with what other workers knew; without it, with what documents look like.
+    async fn learn(&self) {
+        let Some(live) = self.governor.live() else { return };
+        match self.queue.predictions().await {
+            Ok(Some(text)) => live.absorb(&text),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "what documents take could not be read; it is learned anew");
+            }
+        }
     }
 
     /// Has the effects carried out; true once the worker is done.
@@ -197,7 +233,7 @@ impl Worker {
             "renderer": dispatcher.renderer().as_ref().err(),
             "renderer_kind": self.renderer.kind(),
             "totals": dispatcher.totals(),
-            "memory": self.memory(),
+            "memory": self.memory().without_names(),
         })
         .to_string()
     }

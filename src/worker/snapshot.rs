@@ -79,6 +79,19 @@ pub struct MemoryUse {
     pub governor: Option<Governed>,
 }
 
+impl MemoryUse {
+    /// The same without names of tenants and jobs: for Redis, where nothing of a
+    /// tenant may stay.
+    #[must_use]
+    pub(super) fn without_names(mut self) -> Self {
+        if let Some(governor) = &mut self.governor {
+            governor.contexts.clear();
+            governor.waits.iter_mut().for_each(|wait| wait.job.clear());
+        }
+        self
+    }
+}
+
 /// The ledger, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Governed {

@@ -15,6 +15,7 @@ mod fixtures;
 mod launch;
 mod pool;
 mod printed;
+mod relief;
 mod rendering;
 mod rolls;
 mod supervision;

@@ -22,6 +22,7 @@ mod embedded;
 mod errors;
 mod json;
 mod languages;
+mod mending;
 mod operate;
 mod pages;
 #[allow(dead_code, reason = "shared with the `it` tests, which use more of it")]

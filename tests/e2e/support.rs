@@ -57,10 +57,12 @@ pub struct Worker {
 impl Worker {
     /// Starts one and waits until it says that it is ready.
     pub fn start(url: &str, more: &[&str]) -> Self {
-        Self::wait_ready(Self::launch(&mut tillroll(), url, more))
+        Self::start_by(&mut tillroll(), url, more)
     }
 
-    fn wait_ready(worker: Self) -> Self {
+    /// As [`Worker::start`], by a command that may carry variables of its own.
+    pub fn start_by(command: &mut Command, url: &str, more: &[&str]) -> Self {
+        let worker = Self::launch(command, url, more);
         worker
             .ready
             .recv_timeout(Duration::from_secs(60))
@@ -70,10 +72,11 @@ impl Worker {
 
     /// As [`Worker::start`], where programs are looked for in `path` only.
     pub fn start_in(url: &str, more: &[&str], path: &str) -> Self {
-        Self::wait_ready(Self::launch(tillroll().env("PATH", path), url, more))
+        Self::start_by(tillroll().env("PATH", path), url, more)
     }
 
-    fn launch(command: &mut Command, url: &str, more: &[&str]) -> Self {
+    /// As [`Worker::start_by`], without waiting for anything.
+    pub fn launch(command: &mut Command, url: &str, more: &[&str]) -> Self {
         let mut child = command
             .args([
                 "worker",

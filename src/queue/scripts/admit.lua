@@ -55,7 +55,12 @@ local function exceeded()
 end
 
 begin()
-if is_late(worker, inbox, turn) or call('EXISTS', KEYS[1]) == 0 then
+local seen = last_turn(worker, inbox)
+if seen > tonumber(turn) then
+  -- Whoever called has gone on: nobody waits for a claim under this token.
+  return { 'gone', false }
+end
+if seen == tonumber(turn) or call('EXISTS', KEYS[1]) == 0 then
   return answer('gone')
 end
 only_the_latest(KEYS[1], inbox)
@@ -115,7 +120,7 @@ else
   make_ready(name, priority, false)
 end
 event('admitted', name, priority)
-if token == '' and delay == 0 then
-  ring_bell(priority)
+if token == '' then
+  ring_bells()
 end
 return answer('admitted')

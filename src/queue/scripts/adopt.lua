@@ -4,12 +4,14 @@
 --
 -- KEYS  workers, in, in:bulk
 -- ARGV  prefix, silent after ms, forgotten after ms
--- Returns how many elements went back. At most 100 workers a call.
+-- Returns how many elements went back. At most 100 workers a call: those that
+-- fell silent last, so that many older ones do not keep a newer one's element;
+-- and 100 are forgotten, those that have been silent for longest.
 -- Never touches the stage of a worker that was heard of lately.
 
 local at = now()
 local moved = 0
-for _, worker in ipairs(call('ZRANGEBYSCORE', KEYS[1], '-inf', at - ARGV[2], 'LIMIT', 0, 100)) do
+local function empty_hands(worker)
   begin()
   local stages = { [P .. 'stage:' .. worker] = KEYS[2], [P .. 'stage:bulk:' .. worker] = KEYS[3] }
   for stage, inbox in pairs(stages) do
@@ -22,9 +24,14 @@ for _, worker in ipairs(call('ZRANGEBYSCORE', KEYS[1], '-inf', at - ARGV[2], 'LI
       event('adopted', '', worker)
     end
   end
-  if tonumber(call('ZSCORE', KEYS[1], worker)) < at - ARGV[3] then
-    call('ZREM', KEYS[1], worker)
-    call('UNLINK', P .. 'ctl:' .. worker, P .. 'claims:' .. worker, P .. 'turns:' .. worker)
-  end
+end
+
+for _, worker in ipairs(call('ZREVRANGEBYSCORE', KEYS[1], at - ARGV[2], '-inf', 'LIMIT', 0, 100)) do
+  empty_hands(worker)
+end
+for _, worker in ipairs(call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. at - ARGV[3], 'LIMIT', 0, 100)) do
+  empty_hands(worker)
+  call('ZREM', KEYS[1], worker)
+  call('UNLINK', P .. 'ctl:' .. worker, P .. 'claims:' .. worker, P .. 'turns:' .. worker)
 end
 return moved

@@ -12,6 +12,8 @@ local name, token, worker = ARGV[2], ARGV[3], ARGV[4]
 
 local function answer(outcome)
   if ARGV[12] == '' then
+    -- A tenant at its cap may have room again.
+    ring_bells()
     return { outcome, false }
   end
   return { outcome, claim(worker, ARGV[12], tonumber(ARGV[13]), ARGV[14]) }

@@ -12,7 +12,7 @@
 -- Asking twice is safe.
 
 local name = ARGV[2]
-local f = call('HMGET', KEYS[1], 'state', 'digest', 'worker', 'token')
+local f = call('HMGET', KEYS[1], 'state', 'digest', 'worker', 'token', 'priority')
 if not f[1] then
   return { 'unknown', '' }
 end
@@ -31,7 +31,12 @@ if f[1] == 'leased' then
   event('cancelling', name, f[3])
   return { 'stopping', f[3] }
 end
--- In a ready list its name stays behind: whoever takes it skips it.
+-- In a ready list its name stays behind: whoever takes it skips it. At the end it
+-- is taken away, so that no list grows by pushing and cancelling again and again.
+local list = P .. 'ready:' .. f[5] .. ':' .. tenant_of(name)
+if call('LINDEX', list, -1) == name then
+  call('RPOP', list)
+end
 call('ZREM', P .. 'delayed', name)
 end_job(name, 'cancelled', 'cancelled', '', math.max(tonumber(ARGV[6]), 60000))
 if ARGV[4] ~= '' then

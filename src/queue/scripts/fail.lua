@@ -19,7 +19,8 @@ else
   call('HINCRBY', KEYS[1], 'attempts', -1)
 end
 local priority, delay = call('HGET', KEYS[1], 'priority'), tonumber(ARGV[5])
-if delay > 0 then
+-- One that somebody cancelled meanwhile is not waited for: the next claim ends it.
+if delay > 0 and call('HEXISTS', KEYS[1], 'cancel') == 0 then
   call('HSET', KEYS[1], 'state', 'delayed')
   call('ZADD', P .. 'delayed', now() + delay, name)
   place(tenant_of(name))

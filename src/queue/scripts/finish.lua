@@ -20,6 +20,8 @@ local inline = ARGV[12]
 
 local function answer(outcome)
   if ARGV[13] == '' then
+    -- A tenant at its cap may have room again.
+    ring_bells()
     return { outcome, false }
   end
   return { outcome, claim(worker, ARGV[13], tonumber(ARGV[14]), ARGV[15]) }

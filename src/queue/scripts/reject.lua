@@ -9,7 +9,7 @@
 -- Never touches the reply of a living or ended job of the same name.
 
 begin()
-if is_late(ARGV[7], KEYS[5], ARGV[8]) or call('EXISTS', KEYS[1]) == 0 then
+if last_turn(ARGV[7], KEYS[5]) >= tonumber(ARGV[8]) or call('EXISTS', KEYS[1]) == 0 then
   return 'gone'
 end
 only_the_latest(KEYS[1], KEYS[5])

@@ -1,6 +1,7 @@
 -- sweep: results that were taken, or whose time is over, no longer count as
 -- held; dead letters whose time is over, or of which there are too many, are
--- forgotten, oldest first; so are tenants that are gone.
+-- forgotten, oldest first; so are tenants
+-- that are gone, and breakers of tenants that were idle for a day.
 --
 -- KEYS  held, dead
 -- ARGV  prefix, cursor of the last call (0: from the start)
@@ -29,6 +30,13 @@ if too_many > 0 then
   forget(call('ZRANGE', KEYS[2], 0, math.min(too_many, 50) - 1), 'too_many')
 elseif most_bytes > 0 and number(call('HGET', STATE, 'dead_bytes')) > most_bytes then
   forget(call('ZRANGE', KEYS[2], 0, 9), 'too_many_bytes')
+end
+-- A broken template is known for a day after the tenant's last job.
+for _, tenant in ipairs(call('SRANDMEMBER', P .. 'broken', 20)) do
+  if number(call('HGET', P .. 'use:' .. tenant, 'fails')) < BROKEN_AFTER then
+    call('SREM', P .. 'broken', tenant)
+    event('breaker_closed', '', tenant)
+  end
 end
 -- Tenants that nobody heard of for a month and nobody configured.
 for _, tenant in ipairs(call('ZRANGEBYSCORE', P .. 'tenants', '-inf', at - 30 * DAY_MS, 'LIMIT', 0, 20)) do

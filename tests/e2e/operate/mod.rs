@@ -2,6 +2,7 @@
 //! queue, set tenants and limits, scale workers. Text, JSON, exit codes, errors.
 
 mod jobs;
+mod memory;
 mod settings;
 
 use std::process::{Child, Output, Stdio};

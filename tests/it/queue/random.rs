@@ -7,7 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tillroll::job::Priority::{Bulk, Interactive};
-use tillroll::queue::{Admitted, Claimed, Lease, Queue, Settled};
+use tillroll::queue::operate::TenantChange;
+use tillroll::queue::{Admitted, Claimed, Lease, Limit, Queue, Settled, State};
 
 use crate::support::rig::{dead, done};
 use crate::support::{Calls, Rig, document, parsed, under};
@@ -54,6 +55,29 @@ enum Step {
         name: usize,
         bulk: bool,
     },
+    Cancel {
+        name: usize,
+    },
+    /// The deadline of a job passes, and housekeeping finds it.
+    Overdue {
+        name: usize,
+    },
+    Revive {
+        name: usize,
+    },
+    Purge {
+        name: usize,
+    },
+    /// The queue, or one of its tenants, is paused, drained or opened.
+    State {
+        tenant: Option<usize>,
+        state: State,
+    },
+    /// A tenant may run so many at once; 0: as many as come.
+    Cap {
+        tenant: usize,
+        running: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -69,29 +93,46 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Promote),
         1 => (0..6usize).prop_map(|name| Step::TakeReply { name }),
         1 => (0..6usize, yes()).prop_map(|(name, bulk)| Step::Adopt { name, bulk }),
+        2 => (0..6usize).prop_map(|name| Step::Cancel { name }),
+        1 => (0..6usize).prop_map(|name| Step::Overdue { name }),
+        1 => (0..6usize).prop_map(|name| Step::Revive { name }),
+        1 => (0..6usize).prop_map(|name| Step::Purge { name }),
+        1 => (prop::option::of(0..2usize), prop::sample::select(vec![State::Open, State::Open, State::Paused, State::Draining]))
+            .prop_map(|(tenant, state)| Step::State { tenant, state }),
+        1 => (0..2usize, 0..3u64).prop_map(|(tenant, running)| Step::Cap { tenant, running }),
     ]
 }
 
 /// What the queue should know of one name.
-struct Known {
-    content: Vec<u8>,
-    alive: bool,
-    unread: bool,
+#[derive(Default)]
+pub(super) struct Known {
+    pub content: Vec<u8>,
+    pub alive: bool,
+    pub unread: bool,
+    pub dead: bool,
+    /// Somebody cancelled it while it ran.
+    pub cancelled: bool,
+    /// It was claimed before its deadline.
+    pub started: bool,
 }
 
-struct Run<'a> {
-    rig: &'a Rig,
-    workers: [Queue; 2],
+pub(super) struct Run<'a> {
+    pub rig: &'a Rig,
+    pub workers: [Queue; 2],
     /// Whether this step's replies are lost, so that each call is made twice.
-    cut: bool,
-    known: BTreeMap<String, Known>,
-    held: Vec<(usize, Lease)>,
+    pub cut: bool,
+    pub known: BTreeMap<String, Known>,
+    pub held: Vec<(usize, Lease)>,
     stale: Vec<(usize, Lease)>,
-    admitted: u64,
-    accepted: u64,
+    /// Jobs that began to live: admitted, or revived.
+    pub admitted: u64,
+    pub accepted: u64,
+    pub paused: bool,
+    /// The queue, and each tenant: nothing is taken.
+    pub draining: [bool; 3],
 }
 
-fn name_of(number: usize) -> (String, String) {
+pub(super) fn name_of(number: usize) -> (String, String) {
     (format!("t-{}", number % 2), format!("r-{number}"))
 }
 
@@ -103,7 +144,9 @@ impl<'a> Run<'a> {
             worker.renew(&[], "{}").await.unwrap();
         }
         let (known, held, stale) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { rig, workers, cut: false, known, held, stale, admitted: 0, accepted: 0 }
+        let (paused, draining) = (false, [false; 3]);
+        let (admitted, accepted) = (0, 0);
+        Self { rig, workers, cut: false, known, held, stale, admitted, accepted, paused, draining }
     }
 
     async fn step(&mut self, step: &Step) {
@@ -164,6 +207,15 @@ impl<'a> Run<'a> {
                 }
             }
             Step::Adopt { name, bulk } => self.adopt(name, bulk).await,
+            Step::Cancel { name } => self.cancel(name).await,
+            Step::Overdue { name } => self.overdue(name).await,
+            Step::Revive { name } => self.revive(name).await,
+            Step::Purge { name } => self.purge(name).await,
+            Step::State { tenant, state } => self.set_state(tenant, state).await,
+            Step::Cap { tenant, running } => {
+                let change = TenantChange { running: Some(running), ..TenantChange::default() };
+                self.change(tenant, &change).await;
+            }
         }
     }
 
@@ -187,12 +239,17 @@ impl<'a> Run<'a> {
             Some(known) if known.alive && known.content == element => Admitted::Duplicate,
             Some(known) if known.alive => Admitted::Conflict,
             Some(known) if known.unread && known.content == element => Admitted::Held,
+            _ if self.is_draining(name) => Admitted::Full(Limit::Draining),
             _ => Admitted::Admitted,
         };
         assert_eq!(admitted, expected, "{name}");
+        if let Admitted::Full(_) = admitted {
+            assert_eq!(claimed, None);
+            return self.refuse(worker, inbox, turn).await;
+        }
         if admitted == Admitted::Admitted {
             self.admitted += 1;
-            let known = Known { content: element.clone(), alive: true, unread: false };
+            let known = Known { content: element.clone(), alive: true, ..Known::default() };
             self.known.insert(name.to_owned(), known);
         }
         if self.cut {
@@ -221,15 +278,20 @@ impl<'a> Run<'a> {
         self.hold(worker, claimed);
     }
 
-    fn hold(&mut self, worker: usize, claimed: Option<Claimed>) {
+    pub(super) fn hold(&mut self, worker: usize, claimed: Option<Claimed>) {
         let Some(claimed) = claimed else { return };
         let name = claimed.lease.name();
         assert!(self.held.iter().all(|(_, lease)| lease.name() != name), "{name} is leased twice");
-        assert!(self.known[&name.to_string()].alive, "{name} has ended");
+        assert!(!self.paused, "{name} was claimed while the queue is paused");
+        let known = self.known.get_mut(&name.to_string()).unwrap();
+        assert!(known.alive, "{name} has ended");
+        assert_eq!(known.cancelled, claimed.cancelled, "{name}");
+        assert!(!claimed.expired || !known.started, "{name} had started in time");
+        known.started = !claimed.expired;
         self.held.push((worker, claimed.lease));
     }
 
-    async fn finish(&mut self, worker: usize, lease: &Lease, well: bool, claim: bool) {
+    pub(super) async fn finish(&mut self, worker: usize, lease: &Lease, well: bool, claim: bool) {
         let name = lease.name().to_string();
         let pdf = format!("%PDF {}", lease.token());
         let ending = if well { done(pdf.as_bytes()) } else { dead() };
@@ -248,7 +310,8 @@ impl<'a> Run<'a> {
             }
         }
         let known = self.known.get_mut(&name).unwrap();
-        (known.alive, known.unread) = (false, true);
+        (known.alive, known.unread, known.dead) = (false, true, !well);
+        known.cancelled = false;
         self.hold(worker, next);
     }
 
@@ -279,6 +342,9 @@ impl<'a> Run<'a> {
     /// Everything that lives is brought to its end.
     async fn end(mut self) {
         self.cut = false;
+        for tenant in [None, Some(0), Some(1)] {
+            self.set_state(tenant, State::Open).await;
+        }
         loop {
             while let Some((worker, lease)) = self.held.pop() {
                 self.finish(worker, &lease, true, true).await;
@@ -293,7 +359,7 @@ impl<'a> Run<'a> {
         assert_eq!(self.accepted, self.admitted, "one result of each job");
         let state = self.rig.keys.state();
         let ended: Vec<Option<u64>> =
-            self.rig.ask(&["HMGET", &state, "ended:done", "ended:dead"]).await;
+            self.rig.ask(&["HMGET", &state, "ended:done", "ended:dead", "ended:cancelled"]).await;
         assert_eq!(ended.into_iter().flatten().sum::<u64>(), self.accepted);
         for (name, known) in &self.known {
             assert!(!known.alive, "{name} never ended");

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use tillroll::queue::BROKEN_AFTER;
+
 use super::Rig;
 use super::rig::ask;
 
@@ -86,8 +88,8 @@ impl Rig {
         for name in listed {
             check(seen.records.contains_key(name), format!("{name} has no record"));
         }
-        let waiting: BTreeSet<_> =
-            seen.ready.iter().map(|(p, t, _)| (p.clone(), t.clone())).collect();
+        let waiting = seen.ready.iter().map(|(p, t, _)| (p.clone(), t.clone()));
+        let waiting: BTreeSet<_> = waiting.filter(|(_, t)| seen.may_start(t)).collect();
         check(seen.ring == waiting, format!("ring {:?}, ready {waiting:?}", seen.ring));
         check(seen.jobs == living, format!("{} jobs counted, {living} alive", seen.jobs));
         check(seen.bytes == bytes, format!("{} bytes counted, {bytes} there", seen.bytes));
@@ -139,6 +141,11 @@ struct Seen {
     /// Tenant → jobs, bytes, running.
     uses: BTreeMap<String, (i64, i64, i64)>,
     jobs: i64,
+    /// What operators set for tenants, and for the queue.
+    settings: BTreeMap<String, HashMap<String, String>>,
+    config: HashMap<String, String>,
+    /// Tenant → failed attempts in a row.
+    fails: BTreeMap<String, u64>,
     bytes: i64,
     held_bytes: i64,
     dead_bytes: i64,
@@ -150,6 +157,19 @@ struct Seen {
 }
 
 impl Seen {
+    /// Whether a tenant may start one more job.
+    fn may_start(&self, tenant: &str) -> bool {
+        let set = self.settings.get(tenant);
+        let number = |text: Option<&String>| text.map_or(0, |n| n.parse::<i64>().unwrap());
+        let own = number(set.and_then(|set| set.get("running")));
+        let cap = if own > 0 { own } else { number(self.config.get("tenant_running")) };
+        let broken = self.fails.get(tenant).is_some_and(|fails| *fails >= BROKEN_AFTER);
+        let running = self.uses.get(tenant).map_or(0, |used| used.2);
+        let paused = set.and_then(|set| set.get("state")).is_some_and(|state| state == "paused");
+        let cap = if broken { 1 } else { cap };
+        !paused && (cap == 0 || running < cap)
+    }
+
     async fn look(rig: &Rig) -> Self {
         let mut seen = Self::default();
         let prefix = rig.keys.prefix();
@@ -201,6 +221,9 @@ impl Seen {
                     let used: HashMap<String, String> = ask(&mut redis, &["HGETALL", &key]).await;
                     let number = |field: &str| used.get(field).map_or(0, |n| n.parse().unwrap());
                     let counted = (number("jobs"), number("bytes"), number("running"));
+                    if let Some(fails) = used.get("fails") {
+                        seen.fails.insert(of.clone(), fails.parse().unwrap());
+                    }
                     if counted != (0, 0, 0) {
                         seen.uses.insert(of.clone(), counted);
                     }
@@ -211,8 +234,13 @@ impl Seen {
                     }
                 }
                 "in" | "stage" | "out" => {}
-                "events" | "workers" | "worker" | "malformed" | "ctl" | "turns" => {}
-                "config" | "tenant" | "tenants" | "broken" | "history" => {}
+                "events" | "workers" | "worker" | "malformed" | "ctl" | "turns" | "predictions" => {
+                }
+                "config" => seen.config = ask(&mut redis, &["HGETALL", &key]).await,
+                "tenant" => {
+                    seen.settings.insert(of, ask(&mut redis, &["HGETALL", &key]).await);
+                }
+                "tenants" | "broken" | "history" => {}
                 _ => panic!("{key} is no key of the contract"),
             }
             if ["in", "stage", "out", "ready", "ring", "leased", "delayed", "claims", "deadlines"]

@@ -3,6 +3,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod invariants;
+pub(crate) mod observe;
 pub(crate) mod proxy;
 pub(crate) mod redis_server;
 pub(crate) mod renderer;

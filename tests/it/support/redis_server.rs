@@ -1,17 +1,31 @@
 //! A private `redis-server`: its own directory, a free port on loopback, killed
 //! and reaped with its test.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+/// Below those that the kernel gives to outgoing connections: a client that calls a
+/// server that is down could else be given the server's own port, and reach itself.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A server that has to read a large file first takes seconds.
+const LONGEST_START: Duration = Duration::from_secs(60);
+
 /// What it says once it takes commands.
 const READY: &str = "Ready to accept connections";
+
+/// Which server: the same tests run on an older one as well (see the Makefile).
+fn program() -> OsString {
+    std::env::var_os("TILLROLL_TEST_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
 
 /// A running server. Its data outlives a [`kill`](RedisServer::kill), not the value.
 pub(crate) struct RedisServer {
@@ -19,6 +33,7 @@ pub(crate) struct RedisServer {
     port: u16,
     tls_port: u16,
     settings: Vec<String>,
+    environment: Vec<(String, OsString)>,
     child: Option<Child>,
 }
 
@@ -35,27 +50,32 @@ impl RedisServer {
 
     /// A server with these settings, in which `{tls}` stands for a second free port.
     pub(crate) fn start(settings: &[&str]) -> Self {
+        Self::start_in(settings, Vec::new())
+    }
+
+    /// A server with these settings and, added to ours, these environment variables.
+    pub(crate) fn start_in(settings: &[&str], environment: Vec<(String, OsString)>) -> Self {
         let mut server = Self {
             directory: tempfile::tempdir().unwrap(),
             port: 0,
             tls_port: 0,
             settings: settings.iter().map(ToString::to_string).collect(),
+            environment,
             child: None,
         };
         // Another process may take the port between our look and Redis' bind.
-        for _ in 0..20 {
-            let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            (server.port, server.tls_port) = (free(), free());
+        for _ in 0..100 {
+            (server.port, server.tls_port) = (free_port(), free_port());
             if server.launch(&[], READY).is_ok() {
                 return server;
             }
         }
-        panic!("redis-server found no free port twenty times");
+        panic!("redis-server found no free port a hundred times");
     }
 
     /// Starts the process, with more settings, and waits until it says `until`.
     fn launch(&mut self, more: &[&str], until: &'static str) -> Result<(), String> {
-        let mut child = Command::new("redis-server")
+        let mut child = Command::new(program())
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--daemonize", "no", "--logfile", "", "--dir"])
             .arg(self.directory.path())
@@ -63,6 +83,7 @@ impl RedisServer {
                 self.settings.iter().map(|part| part.replace("{tls}", &self.tls_port.to_string())),
             )
             .args(more)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -77,7 +98,7 @@ impl RedisServer {
             for line in log.lines().map_while(Result::ok) {
                 if line.contains(until) {
                     if let Some(ready) = waiting.take() {
-                        ready.send(Ok(())).unwrap();
+                        ready.send(Ok(())).ok();
                     }
                 } else if waiting.is_some() {
                     seen.push_str(&line);
@@ -85,11 +106,14 @@ impl RedisServer {
                 }
             }
             if let Some(ready) = waiting {
-                ready.send(Err(seen)).unwrap();
+                ready.send(Err(seen)).ok();
             }
         });
-        let outcome = is_ready.recv().unwrap();
+        let outcome = is_ready
+            .recv_timeout(LONGEST_START)
+            .unwrap_or_else(|_| Err("it says nothing at all".to_owned()));
         if outcome.is_err() {
+            child.kill().unwrap();
             child.wait().unwrap();
         } else {
             self.child = Some(child);
@@ -172,6 +196,13 @@ impl RedisServer {
         let pid = self.child.as_ref().unwrap().id();
         kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
     }
+}
+
+/// A port of [`PORTS`] on which nobody listens now.
+fn free_port() -> u16 {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut tried = std::iter::repeat_with(|| rand::random_range(PORTS)).take(1000);
+    tried.find(free).expect("a free port")
 }
 
 impl Drop for RedisServer {

@@ -37,9 +37,18 @@ local function event(kind, name, code)
   call('XADD', P .. 'events', 'MAXLEN', '~', '10000', '*', 'event', kind, 'job', name, 'code', code)
 end
 
--- What an operator set for the whole queue; false where nothing was set.
+-- What an operator set for the whole queue; false where nothing was set. Read once
+-- by each call: whoever writes it asks only afterwards.
+local configuration
 local function configured(field)
-  return call('HGET', P .. 'config', field)
+  if not configuration then
+    configuration = {}
+    local all = call('HGETALL', P .. 'config')
+    for i = 1, #all, 2 do
+      configuration[all[i]] = all[i + 1]
+    end
+  end
+  return configuration[field] or false
 end
 
 -- A limit of the whole queue; 0: none.

@@ -11,8 +11,10 @@ local function take(priority)
       return false
     end
     local name = call('LPOP', P .. 'ready:' .. priority .. ':' .. tenant)
-    -- A name whose record is gone or not ready is a leftover: skip it.
-    if name and call('HGET', P .. 'job:' .. name, 'state') == 'ready' then
+    local f = name and call('HMGET', P .. 'job:' .. name, 'state', 'priority') or {}
+    -- A name whose record is gone or not ready is a leftover: skip it. So is one
+    -- that was pushed again with the other priority: it stands in that list too.
+    if f[1] == 'ready' and f[2] == priority then
       local weight = number(call('HGET', P .. 'tenant:' .. tenant, 'weight'))
       local vt = first[2] + 1 / (weight > 0 and weight or 1)
       call('HSET', STATE, 'vt:' .. priority, first[2])
@@ -57,11 +59,18 @@ local function claim(worker, token, lease_ms, bulk)
       end
     end
     if not name then
+      -- What this slot may not take is somebody else's.
+      ring_bells()
       return false
     end
     take_lease(name, worker, token, lease_ms, at)
-    if number(call('HGET', P .. 'job:' .. name, 'deadline')) > 0 then
+    local deadline = number(call('HGET', P .. 'job:' .. name, 'deadline'))
+    if deadline > 0 then
       call('ZREM', P .. 'deadlines', name)
+      if at < deadline then
+        -- It starts in time: that it is tried again later does not make it late.
+        call('HSET', P .. 'job:' .. name, 'deadline', '0')
+      end
     end
     place(tenant_of(name))
   end

@@ -40,7 +40,7 @@ local function forget_dead(name)
   call('ZREM', P .. 'dead', name)
   local f = call('HMGET', job, 'state', 'bytes')
   if f[1] == 'dead' then
-    call('HINCRBY', STATE, 'dead_bytes', -number(f[2]))
+    call('HINCRBY', STATE, 'dead_bytes', 0 - number(f[2]))
     call('UNLINK', job, P .. 'doc:' .. name, P .. 'history:' .. name)
     return true
   end

@@ -9,6 +9,7 @@
 -- So many attempts in a row failed: the tenant's template is broken.
 local BROKEN_AFTER = 20
 local DAY_MS = 86400000
+local LINGER_MS = 60000
 
 -- One token at the most: a bell that has not been heard need not ring again.
 local function ring_bell(priority)
@@ -82,19 +83,19 @@ end
 
 -- Counters of a job that lives from now on (1) or no longer (-1).
 local function count_job(tenant, bytes, sign)
+  -- Plus nothing: Lua knows a -0, which Redis takes for no number.
+  bytes = sign * bytes + 0
   call('HINCRBY', STATE, 'jobs', sign)
-  call('HINCRBY', STATE, 'bytes', sign * bytes)
+  call('HINCRBY', STATE, 'bytes', bytes)
   local use = P .. 'use:' .. tenant
   local jobs = call('HINCRBY', use, 'jobs', sign)
-  call('HINCRBY', use, 'bytes', sign * bytes)
+  call('HINCRBY', use, 'bytes', bytes)
   if sign > 0 and jobs == 1 then
     call('PERSIST', use)
   elseif jobs <= 0 then
-    -- A broken template stays known for a day; else nothing is left of an idle tenant.
-    if call('HEXISTS', use, 'fails') == 1 then
-      call('PEXPIRE', use, DAY_MS)
-    else
-      call('UNLINK', use)
-    end
+    -- A broken template stays known for a day. Else nothing is left of an idle
+    -- tenant after a while: its virtual time must outlive a pause between two
+    -- jobs, or those who push one after the other would starve those who wait.
+    call('PEXPIRE', use, call('HEXISTS', use, 'fails') == 1 and DAY_MS or LINGER_MS)
   end
 end

@@ -3,8 +3,8 @@
 -- An element is dealt with once: `turn` grows with every element that the
 -- worker took. A call that comes late, over a connection that was given up,
 -- must not act on the element that came after its own.
-local function is_late(worker, inbox, turn)
-  return number(call('HGET', P .. 'turns:' .. worker, inbox)) >= tonumber(turn)
+local function last_turn(worker, inbox)
+  return number(call('HGET', P .. 'turns:' .. worker, inbox))
 end
 
 local function dealt_with(worker, inbox, turn)

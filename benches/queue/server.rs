@@ -1,0 +1,133 @@
+//! A private `redis-server` that keeps an append-only file, and what its `INFO` says.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use redis::{Client, Connection};
+
+/// When Redis brings its file to the disk, as in most installations.
+pub(crate) const FSYNC: &str = "everysec";
+
+/// A child that gets SIGTERM at the end: a worker drains and takes its Chromium along.
+pub(crate) struct Server(pub(crate) Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_raw(self.0.id().try_into().unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// A Redis of our own in a directory of its own.
+pub(crate) struct Redis {
+    pub(crate) url: String,
+    _server: Server,
+    _dir: tempfile::TempDir,
+}
+
+impl Redis {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("redis.sock");
+        // The file is never rewritten, so that its size is what was written.
+        let server = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", FSYNC])
+            .args(["--auto-aof-rewrite-percentage", "0", "--unixsocket"])
+            .arg(&socket)
+            .arg("--dir")
+            .arg(dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-server is needed: apt-get install redis-server");
+        let mut server = Server(server);
+        await_line(server.0.stdout.take().unwrap(), "eady to accept connections");
+        Self { url: format!("unix://{}", socket.display()), _server: server, _dir: dir }
+    }
+
+    pub(crate) fn connect(&self) -> Connection {
+        Client::open(self.url.as_str()).unwrap().get_connection().unwrap()
+    }
+}
+
+/// Reads until a line contains `sign`, and goes on reading so that nothing blocks.
+pub(crate) fn await_line(stream: impl std::io::Read + Send + 'static, sign: &'static str) {
+    let mut lines = BufReader::new(stream).lines();
+    loop {
+        let line = lines.next().expect("it ended before it was ready").unwrap();
+        if line.contains(sign) {
+            break;
+        }
+    }
+    std::thread::spawn(move || lines.for_each(drop));
+}
+
+/// What Redis has counted so far.
+pub(crate) struct Info {
+    fields: BTreeMap<String, String>,
+}
+
+impl Info {
+    pub(crate) fn read(redis: &mut Connection) -> Self {
+        let text: String = redis::cmd("INFO").arg("everything").query(redis).unwrap();
+        let fields = text.lines().filter_map(|line| line.split_once(':'));
+        Self { fields: fields.map(|(k, v)| (k.to_owned(), v.to_owned())).collect() }
+    }
+
+    pub(crate) fn number(&self, field: &str) -> f64 {
+        self.fields.get(field).map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// `calls` and `usec` of each command, those inside scripts included.
+    fn commands(&self) -> impl Iterator<Item = (&str, f64, f64)> {
+        self.fields.iter().filter_map(|(field, value)| {
+            let part = |name: &str| {
+                let part = value.split(',').find_map(|part| part.strip_prefix(name));
+                part.and_then(|number| number.strip_prefix('=')?.parse().ok()).unwrap_or(0.0)
+            };
+            Some((field.strip_prefix("cmdstat_")?, part("calls"), part("usec")))
+        })
+    }
+
+    /// How often `command` was called.
+    pub(crate) fn calls(&self, command: &str) -> f64 {
+        self.commands().find(|(name, ..)| *name == command).map_or(0.0, |(_, calls, _)| calls)
+    }
+
+    /// Microseconds that Redis spent on `command`.
+    pub(crate) fn micros(&self, command: &str) -> f64 {
+        self.commands().find(|(name, ..)| *name == command).map_or(0.0, |(_, _, usec)| usec)
+    }
+
+    /// Bytes that hold keys and values: without scripts, and what is on its way from and
+    /// to connections and the disk.
+    pub(crate) fn data(&self) -> f64 {
+        let passing = ["mem_clients_normal", "mem_aof_buffer", "used_memory_scripts"];
+        let passing = passing.iter().map(|field| self.number(field)).sum::<f64>();
+        self.number("used_memory") - passing
+    }
+
+    /// Seconds of CPU that Redis took.
+    pub(crate) fn cpu(&self) -> f64 {
+        self.number("used_cpu_sys_main_thread") + self.number("used_cpu_user_main_thread")
+    }
+
+    /// Times that Redis read a request, or several sent at once: round trips, as long
+    /// as requests are small.
+    pub(crate) fn reads(&self) -> f64 {
+        self.number("total_reads_processed")
+    }
+
+    /// What was called more often than in `before`, by `per`, the most frequent first.
+    pub(crate) fn since(&self, before: &Self, per: f64) -> String {
+        let mut more: Vec<(String, f64)> = self
+            .commands()
+            .map(|(name, calls, _)| (name.to_owned(), (calls - before.calls(name)) / per))
+            .filter(|(_, calls)| *calls >= 0.05)
+            .collect();
+        more.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let texts: Vec<String> = more.iter().map(|(name, n)| format!("{name} {n:.1}")).collect();
+        texts.join(", ")
+    }
+}

@@ -1,0 +1,154 @@
+//! `tillroll tenant forget`: erases what the queue holds of a tenant or a job.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::exit::{Exit, Failure, print};
+use super::{Session, parts};
+use crate::job::{Name, is_token};
+use crate::queue::{Forget, Forgotten};
+
+/// What no command can reach.
+const OUT_OF_REACH: &str = "\
+Not reached: replies that producers took, logs of workers (names and codes only), Redis' files until
+they are written anew (AOF: `redis-cli BGREWRITEAOF`; snapshot: `redis-cli BGSAVE`), replicas' files, and
+backups of all these.
+";
+
+/// Who is to be forgotten.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The tenant
+    #[arg(value_name = "TENANT")]
+    tenant: String,
+    /// Only this job of it
+    #[arg(long, value_name = "ID")]
+    job: Option<String>,
+    /// Do not ask; needed where there is no terminal
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Where Redis is away, nobody confirmed it, or jobs still run.
+pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
+    let whom = whom(args)?;
+    let name = session.loaded.config.queue.name.as_str();
+    if !args.yes {
+        confirm(&whom, name)?;
+    }
+    let done = super::runtime()?.block_on(async {
+        let queue = parts::queue(session, "forget").await?;
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(Duration::from_millis(200));
+        let tell = |done: &Forgotten| bar.set_message(format!("{} jobs erased", done.jobs));
+        let done = queue.forget(&whom, tell).await;
+        bar.finish_and_clear();
+        done.map_err(|error| parts::unavailable(&error))
+    })?;
+    let left = done.running.len();
+    print(&if session.json {
+        let mut object = json!(done);
+        object["v"] = json!(1);
+        object["queue"] = json!(name);
+        object["tenant"] = json!(args.tenant);
+        object["job"] = json!(args.job);
+        format!("{object}\n")
+    } else {
+        text(&whom, &done)
+    })?;
+    let (why, fix) = if left > 0 {
+        let names = done.running.join(", ");
+        (
+            format!("{left} of its jobs still run, or no worker keeps house: {names}"),
+            "see that a worker runs (`tillroll status`), and run this again: it goes on where it stopped",
+        )
+    } else if done.kept {
+        (
+            "a job of it came meanwhile, so its settings and counters stay".to_owned(),
+            "stop pushing for it, and run this again; if that does not help, `tillroll queue fsck --repair` \
+             puts its counters right",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(Exit::Unexpected, format!("forgetting {}", called(&whom)), why, fix))
+}
+
+fn whom(args: &Args) -> Result<Forget, Failure> {
+    let wrong = |what: &str, text: &str| {
+        let why = format!("{text:?} is no name of a {what}");
+        let fix = "write TENANT, and for one job --job ID: letters, digits and . _ : -";
+        Failure::new(Exit::Usage, "reading the name", why, fix)
+    };
+    if !is_token(&args.tenant, 64) {
+        return Err(wrong("tenant", &args.tenant));
+    }
+    match &args.job {
+        None => Ok(Forget::Tenant(args.tenant.clone())),
+        Some(id) => Name::parse(&format!("{}/{id}", args.tenant))
+            .map(Forget::Job)
+            .ok_or_else(|| wrong("job", id)),
+    }
+}
+
+fn called(whom: &Forget) -> String {
+    match whom {
+        Forget::Tenant(tenant) => format!("the tenant {tenant}"),
+        Forget::Job(name) => format!("the job {name}"),
+    }
+}
+
+/// Asks on the terminal.
+fn confirm(whom: &Forget, queue: &str) -> Result<(), Failure> {
+    let refused = |why: &str, fix: &str| {
+        Err(Failure::new(Exit::Usage, format!("forgetting {}", called(whom)), why, fix))
+    };
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return refused("nobody can be asked: there is no terminal", "add --yes");
+    }
+    let mut err = std::io::stderr();
+    let question = format!(
+        "Erase all that the queue {queue} holds of {}: documents, PDFs, records? Jobs that wait or run \
+         are cancelled. There is no way back. [y/N] ",
+        called(whom)
+    );
+    let mut answer = String::new();
+    let asked = err.write_all(question.as_bytes()).and_then(|()| err.flush());
+    if let Err(error) = asked.and_then(|()| std::io::stdin().lock().read_line(&mut answer)) {
+        return refused(&error.to_string(), "add --yes");
+    }
+    match answer.trim().to_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => refused("it was not confirmed; nothing was erased", "answer y, or add --yes"),
+    }
+}
+
+fn text(whom: &Forget, done: &Forgotten) -> String {
+    let mut text = format!(
+        "{}: erased {} jobs ({} cancelled), {} documents, {} results, {} dead letters, {} lines \
+         on lists, {} events\n",
+        called(whom),
+        done.jobs,
+        done.cancelled,
+        done.documents,
+        done.results,
+        done.dead,
+        done.lines,
+        done.events,
+    );
+    if done.unread > 0 {
+        text.push_str(&format!(
+            "{} elements wait unread in the inboxes; whose they are shows when a worker admits them: \
+             run this again then\n",
+            done.unread
+        ));
+    }
+    text.push_str(OUT_OF_REACH);
+    text
+}

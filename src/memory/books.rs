@@ -1,0 +1,340 @@
+//! What is known of jobs and contexts, under the lock of [`super::live`]: the
+//! control's view of the world kept in step with the renderer's. No I/O, and
+//! nothing waits.
+//!
+//! A context is busy with a job, idle (perhaps kept for the job that was just let
+//! in), or being closed. The control knows idle ones by their own number, and what
+//! is busy or closing by the job that it came from.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::control::{Control, Order, Policy};
+use super::ladder::FAT;
+use super::live::{Asked, Footprint, Waiting};
+use super::predictor::{Kind, Predictor};
+use super::sampler::Counters;
+use super::terms::{ContextId, JobId, Kill, Left, Request, Wait};
+use super::verdicts::Verdicts;
+
+/// A ticket that was given up before its context was opened is remembered so long.
+const ABANDONED: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) asked: Asked,
+    pub(super) predicted: u64,
+    pub(super) alone: bool,
+    pub(super) since: Instant,
+    /// Why it waits; `None` once it was let in.
+    pub(super) wait: Option<Wait>,
+    pub(super) entered: bool,
+    pub(super) context: Option<ContextId>,
+    /// When it began to render, and whether its context was warm.
+    pub(super) began: Option<(Instant, bool)>,
+    /// What its context used when it came.
+    pub(super) base: u64,
+    pub(super) left: bool,
+    pub(super) recycle: bool,
+    pub(super) killed: Option<Kill>,
+    /// Its ticket is gone.
+    pub(super) abandoned: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    Busy(JobId),
+    Idle { reserved: Option<JobId> },
+    Closing(Option<JobId>),
+}
+
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) tenant: Arc<str>,
+    pub(super) pid: Option<u32>,
+    pub(super) state: Use,
+    pub(super) used: u64,
+    /// Whether its garbage was collected since its last job.
+    pub(super) trimmed: bool,
+    /// Grows with each use: the largest is the one that was used last.
+    pub(super) turn: u64,
+}
+
+/// What the lock guards.
+pub(super) struct State {
+    pub(super) control: Control,
+    pub(super) contexts: HashMap<ContextId, Held>,
+    pub(super) jobs: BTreeMap<JobId, Job>,
+    pub(super) predictor: Predictor,
+    pub(super) verdicts: Verdicts,
+    /// Documents that outgrew their prediction, and what they run with, alone.
+    pub(super) outgrown: Verdicts,
+    pub(super) next: u64,
+    pub(super) turn: u64,
+    pub(super) used: u64,
+    pub(super) counters: Counters,
+    /// Whether the sampling thread sleeps long.
+    pub(super) slow: bool,
+    pub(super) last_left: Instant,
+}
+
+/// Something to be done by the [`Hands`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    Trim(ContextId),
+    Close(ContextId),
+    Kill(ContextId, JobId),
+}
+
+impl State {
+    pub(super) fn new(policy: &Policy) -> Self {
+        Self {
+            control: Control::new(policy),
+            contexts: HashMap::new(),
+            jobs: BTreeMap::new(),
+            predictor: Predictor::new(),
+            verdicts: Verdicts::default(),
+            outgrown: Verdicts::default(),
+            next: 1,
+            turn: 0,
+            used: 0,
+            counters: Counters::default(),
+            slow: false,
+            last_left: Instant::now(),
+        }
+    }
+
+    /// Takes note of orders, and says what is to be done for them.
+    pub(super) fn plan(&mut self, orders: &[Order]) -> Vec<Deed> {
+        orders.iter().filter_map(|order| self.plan_one(order)).collect()
+    }
+
+    fn plan_one(&mut self, order: &Order) -> Option<Deed> {
+        match order {
+            Order::Trim(context) => Some(Deed::Trim(*context)),
+            Order::Close(context) => {
+                let held = self.contexts.get_mut(context)?;
+                held.state = Use::Closing(None);
+                Some(Deed::Close(*context))
+            }
+            Order::Recycle(job) => {
+                self.jobs.get_mut(job)?.recycle = true;
+                None
+            }
+            Order::Kill(kill) => {
+                let job = self.jobs.get_mut(&kill.job)?;
+                tracing::warn!(
+                    job = %job.asked.name,
+                    memory_bytes = kill.used,
+                    memory.predicted_bytes = kill.predicted,
+                    memory.budget_bytes = kill.budget,
+                    blame = ?kill.blame,
+                    alone = kill.alone,
+                    "memory runs out: a renderer is killed"
+                );
+                crate::metrics::memory_killed(kill.blame.as_str());
+                job.killed = Some(*kill);
+                // One without a context is killed as soon as it has one.
+                job.context.map(|context| Deed::Kill(context, kill.job))
+            }
+        }
+    }
+
+    pub(super) fn entered(
+        &mut self,
+        id: JobId,
+        context: ContextId,
+        tenant: &Arc<str>,
+        pid: Option<u32>,
+    ) -> Option<Deed> {
+        self.turn += 1;
+        let turn = self.turn;
+        let before = self.contexts.get(&context).map(|held| (held.state, held.used));
+        // What was kept for this job, and was not what it got, is there for others again.
+        let reserved = Use::Idle { reserved: Some(id) };
+        for (other, held) in &mut self.contexts {
+            if held.state == reserved && *other != context {
+                held.state = Use::Idle { reserved: None };
+                self.control.opened(*other, held.used);
+            }
+        }
+        if before.is_some_and(|(state, _)| state == Use::Idle { reserved: None }) {
+            self.control.closed(context);
+        }
+        let used = before.map_or(0, |(_, used)| used);
+        let state = Use::Busy(id);
+        let held = Held { tenant: Arc::clone(tenant), pid, state, used, trimmed: false, turn };
+        self.contexts.insert(context, held);
+        let job = self.jobs.get_mut(&id)?;
+        job.context = Some(context);
+        job.base = used;
+        job.began = Some((Instant::now(), before.is_some()));
+        job.killed.map(|_| Deed::Kill(context, id))
+    }
+
+    pub(super) fn left(
+        &mut self,
+        id: JobId,
+        context: ContextId,
+        sound: bool,
+        seen: Option<u64>,
+        now: Duration,
+    ) -> bool {
+        self.last_left = Instant::now();
+        let job = self.jobs.get_mut(&id);
+        let keep = sound && job.as_ref().is_none_or(|job| job.killed.is_none() && !job.recycle);
+        if let Some(held) = self.contexts.get_mut(&context) {
+            held.used = seen.unwrap_or(held.used);
+            held.state = if keep { Use::Idle { reserved: None } } else { Use::Closing(Some(id)) };
+        }
+        let Some(job) = job.filter(|job| job.entered && !job.left) else {
+            // Nobody asked for it: what it holds is known from now on.
+            if keep {
+                self.control.opened(context, seen.unwrap_or(0));
+            }
+            return keep;
+        };
+        job.left = true;
+        let kind = Kind::new(&job.asked.tenant, &job.asked.features);
+        let (markup, predicted, base, began) =
+            (job.asked.features.markup, job.predicted, job.base, job.began);
+        // A cold page is slower by itself: it says nothing about the cores.
+        if let Some((began, true)) = began.filter(|_| keep) {
+            let standing = self.control.standing();
+            self.control.took(markup, began.elapsed(), standing.running >= standing.slots, now);
+        }
+        let left = if keep { Left::Warm(context) } else { Left::Closing };
+        let peak = self.control.release(id, left, seen, now);
+        // A page that was larger than this document needs says nothing about it.
+        if let Some(peak) = peak.filter(|peak| *peak > 0 && base <= predicted) {
+            self.predictor.observe(&kind, peak);
+        }
+        keep
+    }
+
+    /// The idle context that the renderer would choose for a tenant.
+    fn warm(&self, tenant: &str) -> Option<ContextId> {
+        let free = self.contexts.iter().filter(|(_, held)| {
+            held.state == Use::Idle { reserved: None } && *held.tenant == *tenant
+        });
+        free.max_by_key(|(_, held)| held.turn).map(|(context, _)| *context)
+    }
+
+    pub(super) fn enter(&mut self, id: JobId, now: Duration) -> (Result<(), Wait>, Vec<Deed>) {
+        let Some(job) = self.jobs.get(&id) else { return (Ok(()), Vec::new()) };
+        let warm = self.warm(&job.asked.tenant);
+        let (predicted, alone, waited) = (job.predicted, job.alone, job.since.elapsed());
+        let request = Request { job: id, predicted, warm, alone, waited };
+        let answer = self.control.admit(&request, now);
+        let mut deeds = Vec::new();
+        if let Err(wait) = &answer {
+            let orders = self.control.make_room(wait, warm, now);
+            deeds = self.plan(&orders);
+        }
+        if let (Ok(_), Some(held)) = (&answer, warm.and_then(|warm| self.contexts.get_mut(&warm))) {
+            held.state = Use::Idle { reserved: Some(id) };
+        }
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.entered = answer.is_ok();
+            job.wait = answer.err();
+        }
+        (answer.map(drop), deeds)
+    }
+
+    /// A ticket is given up.
+    pub(super) fn give_up(&mut self, id: JobId, watched: bool, now: Duration) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if !job.entered {
+            self.control.withdraw(id);
+            self.jobs.remove(&id);
+            return;
+        }
+        if !job.left {
+            self.control.release(id, Left::Closing, None, now);
+        }
+        let opening = watched && !job.left && job.context.is_none();
+        if !watched {
+            self.control.gone(id, now);
+        }
+        if opening {
+            // Its context may be on its way still.
+            job.abandoned = Some(Instant::now());
+        } else {
+            self.jobs.remove(&id);
+        }
+        let reserved = Use::Idle { reserved: Some(id) };
+        for (context, held) in self.contexts.iter_mut().filter(|(_, held)| held.state == reserved) {
+            held.state = Use::Idle { reserved: None };
+            self.control.opened(*context, held.used);
+        }
+    }
+
+    /// Idle contexts that a large document left large: they are trimmed at once, and not
+    /// only under pressure.
+    pub(super) fn fat_idle(&mut self) -> Vec<Deed> {
+        let idle = Use::Idle { reserved: None };
+        let fat = self.contexts.iter_mut();
+        let fat = fat.filter(|(_, held)| held.state == idle && held.used > FAT && !held.trimmed);
+        fat.map(|(context, held)| {
+            held.trimmed = true;
+            Deed::Trim(*context)
+        })
+        .collect()
+    }
+
+    /// Forgets jobs whose context never came.
+    pub(super) fn sweep(&mut self) {
+        self.jobs.retain(|_, job| job.abandoned.is_none_or(|since| since.elapsed() < ABANDONED));
+    }
+}
+
+impl Job {
+    pub(super) fn new(asked: Asked, predicted: u64, alone: bool) -> Self {
+        Self {
+            asked,
+            predicted,
+            alone,
+            since: Instant::now(),
+            wait: None,
+            entered: false,
+            context: None,
+            began: None,
+            base: 0,
+            left: false,
+            recycle: false,
+            killed: None,
+            abandoned: None,
+        }
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        self.wait.is_some()
+    }
+
+    pub(super) fn waiting(&self) -> Option<Waiting> {
+        Some(Waiting {
+            job: self.asked.name.clone(),
+            predicted_bytes: self.predicted,
+            waited_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            why: self.wait?.to_string(),
+        })
+    }
+}
+
+impl Held {
+    pub(super) fn footprint(&self) -> Footprint {
+        Footprint {
+            tenant: self.tenant.to_string(),
+            pid: self.pid,
+            state: match self.state {
+                Use::Busy(_) => "busy",
+                Use::Idle { .. } => "idle",
+                Use::Closing(_) => "closing",
+            },
+            used_bytes: self.used,
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The governor at work, on a machine made of files.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use super::super::terms::{Blame, Next};
+use super::*;
+
+const MIB: u64 = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(10);
+const PID: u32 = 4_000_001;
+const PLACE: ContextId = ContextId(1);
+
+/// A machine whose free memory and whose one renderer are files.
+struct Machine {
+    root: tempfile::TempDir,
+    live: Live,
+    deeds: Receiver<Deed>,
+}
+
+struct Fake(SyncSender<Deed>);
+
+impl Fake {
+    fn deed(&self, deed: Deed) {
+        // The test may have ended.
+        self.0.try_send(deed).ok();
+    }
+}
+
+impl Hands for Fake {
+    fn trim(&self, context: ContextId) {
+        self.deed(Deed::Trim(context));
+    }
+    fn close(&self, context: ContextId) {
+        self.deed(Deed::Close(context));
+    }
+    fn kill(&self, context: ContextId, job: JobId) {
+        self.deed(Deed::Kill(context, job));
+    }
+}
+
+fn write(root: &tempfile::TempDir, file: &str, text: &str) {
+    let path: PathBuf = root.path().join("proc").join(file);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    // In one piece and in the same file, as the kernel would: it stays open in the sampler.
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
+}
+
+impl Machine {
+    fn new(free: u64) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let policy = Policy {
+            bounds: Bounds::default(),
+            floor: 64 * MIB,
+            cores: 2,
+            most: 3,
+            reaction: REACTION,
+            back: BACK,
+        };
+        write(&root, "meminfo", &format!("MemAvailable: {:>12} kB\n", free * 1024));
+        let live = Live::start(&policy, root.path()).unwrap();
+        let (sender, deeds) = sync_channel(64);
+        live.attach(Arc::new(Fake(sender)));
+        Self { root, live, deeds }
+    }
+
+    fn set(&self, free: u64, used: u64) {
+        write(&self.root, "meminfo", &format!("MemAvailable: {:>12} kB\n", free * 1024));
+        write(&self.root, &format!("{PID}/status"), &format!("RssAnon: {:>12} kB\n", used * 1024));
+    }
+
+    fn ask(&self, name: &str, rows: u64) -> Ticket {
+        self.live.ask(Asked {
+            name: name.to_owned(),
+            tenant: "acme".into(),
+            features: Features { markup: rows * 128, ..Features::default() },
+            digest: None,
+        })
+    }
+
+    fn begins(&self, ticket: &Ticket) {
+        self.live.entered(JobId(ticket.number()), PLACE, &"acme".into(), Some(PID));
+    }
+
+    /// The next deed that is one of these.
+    fn wait_for(&self, wanted: impl Fn(&Deed) -> bool) -> Deed {
+        loop {
+            let deed = self
+                .deeds
+                .recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| panic!("never: {:#?}", self.live.report()));
+            if wanted(&deed) {
+                return deed;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_renderer_that_takes_all_is_killed_and_its_job_runs_alone_then_ends() {
+    let machine = Machine::new(700);
+    machine.set(700, 20);
+    let (ticket, other) = (machine.ask("acme/a", 20), machine.ask("acme/b", 20));
+    ticket.enter().unwrap();
+    other.enter().unwrap();
+    machine.begins(&ticket);
+    assert_eq!(ticket.killed(), None);
+    machine.set(20, 640);
+    machine.wait_for(|deed| *deed == Deed::Kill(PLACE, JobId(ticket.number())));
+    let kill = ticket.killed().unwrap();
+    assert_eq!((kill.blame, kill.alone), (Blame::Document, false));
+    assert!(matches!(kill.next(), Next::Alone { predicted } if predicted >= 1280 * MIB));
+
+    // Its context is not kept, and its document is known from now on.
+    assert!(!machine.live.left(JobId(ticket.number()), PLACE, true));
+    assert!(!machine.live.has_records());
+    machine.live.outgrew([7; 32], &kill);
+    assert!(machine.live.has_records());
+    let again = machine.live.ask(Asked {
+        name: "acme/a".to_owned(),
+        tenant: "acme".into(),
+        features: Features::default(),
+        digest: Some([7; 32]),
+    });
+    let wait = again.enter().unwrap_err();
+    assert!(!wait.to_string().is_empty());
+    let report = machine.live.report();
+    assert_eq!((report.waiting_count, report.waiting[0].job.as_str()), (1, "acme/a"));
+    assert_eq!(machine.live.waiting(), 1);
+    drop(again);
+    assert_eq!(machine.live.waiting(), 0);
+
+    let exceeded = Kill { alone: true, ..kill };
+    machine.live.outgrew([7; 32], &exceeded);
+    assert!(machine.live.too_big(&[7; 32]).is_some_and(|(reached, _)| reached >= kill.used));
+    machine.live.acquit(&[7; 32]);
+    assert!(!machine.live.has_records());
+}
+
+#[test]
+fn what_a_tenant_left_warm_is_its_next_jobs_and_is_known_to_operators() {
+    let machine = Machine::new(2_000);
+    machine.set(2_000, 40);
+    let first = machine.ask("acme/a", 20);
+    first.enter().unwrap();
+    machine.begins(&first);
+    assert!(machine.live.left(JobId(first.number()), PLACE, true));
+    drop(first);
+    let [context] = &machine.live.report().contexts[..] else { panic!("one context") };
+    assert_eq!((context.state, context.pid, &*context.tenant), ("idle", Some(PID), "acme"));
+    assert_eq!(context.used_bytes, 40 * MIB);
+    let second = machine.ask("acme/b", 20);
+    second.enter().unwrap();
+    machine.begins(&second);
+    assert_eq!(machine.live.report().standing.running, 1);
+    drop(second);
+    machine.live.ended(PLACE);
+    assert!(machine.live.report().contexts.is_empty());
+}
+
+#[test]
+fn a_large_job_waits_until_the_idle_contexts_are_closed_for_it() {
+    let machine = Machine::new(500);
+    machine.set(500, 80);
+    let first = machine.ask("acme/a", 20);
+    first.enter().unwrap();
+    machine.begins(&first);
+    assert!(machine.live.left(JobId(first.number()), PLACE, true));
+    drop(first);
+    let large = machine.live.ask(Asked {
+        name: "other/large".to_owned(),
+        tenant: "other".into(),
+        features: Features { markup: 640 << 10, ..Features::default() },
+        digest: None,
+    });
+    let wait = large.enter().unwrap_err();
+    assert!(matches!(wait, Wait::Room { .. }), "{wait}");
+    machine.wait_for(|deed| *deed == Deed::Close(PLACE));
+    machine.live.ended(PLACE);
+    machine.set(580, 0);
+    let mut changed = machine.live.changed();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let let_in = runtime.block_on(async {
+        let entering = async {
+            while large.enter().is_err() {
+                changed.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, entering).await
+    });
+    let_in.expect("it is let in once their memory is back");
+    assert_eq!(machine.live.report().standing.running, 1);
+}
+
+#[test]
+fn a_job_given_up_before_its_context_came_is_killed_when_it_comes() {
+    let machine = Machine::new(2_000);
+    machine.set(2_000, 40);
+    let ticket = machine.ask("acme/a", 20);
+    ticket.enter().unwrap();
+    let job = JobId(ticket.number());
+    drop(ticket);
+    assert_eq!(machine.live.report().standing.running, 0);
+    machine.live.entered(job, PLACE, &"acme".into(), Some(PID));
+    assert!(!machine.live.left(job, PLACE, false));
+    machine.live.ended(PLACE);
+    assert!(machine.live.report().contexts.is_empty());
+}

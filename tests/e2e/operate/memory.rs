@@ -1,0 +1,91 @@
+//! The memory governor in a real worker, with real Chromium.
+
+use std::time::{Duration, Instant};
+
+use redis::Commands;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::Operator;
+use crate::support::{PREFIX, Worker, element, take};
+
+/// A table of so many rows: 5,000 take several hundred MB.
+fn invoice(tenant: &str, id: &str, rows: usize) -> Vec<u8> {
+    let header = serde_json::json!({"id": id, "tenant": tenant,
+        "options": {"paper": "A4", "timeout_ms": 30_000}});
+    let rows: String = (0..rows)
+        .map(|row| format!("<tr><td>{row}</td><td>Something that has a name</td><td>1</td><td>{row}.50</td></tr>"))
+        .collect();
+    format!(
+        "{header}\n<!doctype html><style>td{{border:1px solid #000}}</style><table>{rows}</table>"
+    )
+    .into_bytes()
+}
+
+/// The worker's ledger, as its heartbeat tells it.
+fn ledger(operator: &Operator) -> Value {
+    operator.json(&["status"])["workers"][0]["says"]["memory"].clone()
+}
+
+#[test]
+fn what_outgrows_the_budget_ends_with_figures_while_receipts_go_on() {
+    const LIMIT: u64 = 420_000_000;
+    let mut operator = Operator::new();
+    let limit = format!("memory.limit={LIMIT}B");
+    let small = ["--set", &limit, "--set", "memory.reserve=32MB"];
+    let worker = Worker::start(&operator.url, &small);
+    operator.push(invoice("heavy", "h-1", 6_000));
+    let receipts: Vec<String> = (0..20).map(|number| format!("r-{number}")).collect();
+    for id in &receipts {
+        operator.push(element("cafe", id, "A receipt"));
+    }
+    for id in &receipts {
+        let (reply, _) = take(&mut operator.redis, &format!("cafe/{id}"), 60).unwrap();
+        assert_eq!(reply["status"], "done", "{reply}\n{}", worker.log());
+    }
+    let (reply, _) = take(&mut operator.redis, "heavy/h-1", 60).unwrap();
+    let error = &reply["error"];
+    assert_eq!(error["code"], "memory_exceeded", "{reply}\n{}", worker.log());
+    assert_eq!(error["class"], "resource", "{reply}");
+    let message = error["message"].as_str().unwrap();
+    for part in ["used", "predicted", "budget", "MiB"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let history = operator.json(&["job", "show", "heavy/h-1"]);
+    let used = history["history"][0]["memory_bytes"].as_u64().unwrap();
+    assert!(used < LIMIT, "{used} of {LIMIT}");
+
+    // The worker learned: the same document is not rendered again, and receipts are.
+    operator.push(invoice("heavy", "h-2", 6_000));
+    let (again, _) = take(&mut operator.redis, "heavy/h-2", 60).unwrap();
+    assert_eq!(again["error"]["code"], "memory_exceeded", "{again}");
+    operator.push(element("cafe", "last", "A receipt"));
+    let (last, _) = take(&mut operator.redis, "cafe/last", 60).unwrap();
+    assert_eq!(last["status"], "done", "{last}\n{}", worker.log());
+}
+
+#[test]
+fn the_budget_moves_while_it_runs_and_what_was_learned_is_kept() {
+    let mut operator = Operator::new();
+    let worker = Worker::start(&operator.url, &[]);
+    operator.push(element("cafe", "one", "A receipt"));
+    assert_eq!(take(&mut operator.redis, "cafe/one", 60).unwrap().0["status"], "done");
+    operator.json(&["config", "set", "memory.reserve", "100MB"]);
+    operator.json(&["config", "set", "memory.limit", "600MB"]);
+    let give_up = Instant::now() + Duration::from_secs(30);
+    loop {
+        let memory = ledger(&operator);
+        // A quarter of the reserve is for the ledger's own hard line.
+        if (590_000_000..=625_000_000).contains(&memory["budget_bytes"].as_u64().unwrap()) {
+            let governor = &memory["governor"];
+            assert!(governor["reserve_bytes"].as_u64().unwrap() > 0, "{memory}");
+            assert_eq!(governor["contexts"], serde_json::json!([]), "names stay out of Redis");
+            break;
+        }
+        assert!(Instant::now() < give_up, "{memory}\n{}", worker.log());
+    }
+    worker.signal(Signal::TERM);
+    assert!(worker.wait(Duration::from_secs(60)).success());
+    let known: String = operator.redis.get(format!("{PREFIX}predictions")).unwrap();
+    assert!(known.starts_with("tillroll-footprints 1\n") && !known.contains("cafe"), "{known}");
+}
