@@ -149,14 +149,40 @@ impl Seen {
                 format!("{}/{}", shown(&says["running"]), shown(&says["slots"])),
                 shown(&says["totals"]["done"]),
                 shown(&says["totals"]["failed"]),
+                memory_text(&says["memory"]),
                 format!("{:.1} s", age.as_secs_f64()),
             ]
         });
-        let headings = ["worker", "phase", "running", "done", "failed", "heartbeat"];
+        let headings = ["worker", "phase", "running", "done", "failed", "memory", "heartbeat"];
         let mut text = table(&headings, &rows.collect::<Vec<_>>());
+        for Known { id, says, .. } in self.workers.iter().filter(|worker| worker.alive) {
+            text.push_str(&waits_text(id, &says["memory"]["governor"]));
+        }
         if self.workers.iter().any(|worker| worker.says["renderer_kind"] == "null") {
             text.push_str(&format!("\n{}: {}\n", null::NOTICE, null::REMEDY));
         }
         text
+    }
+}
+
+/// What a worker uses of what it may, and how scarce it is.
+fn memory_text(memory: &Value) -> String {
+    let bytes = |name: &str| memory[name].as_u64().map(show_bytes_rounded);
+    let (Some(used), Some(budget)) = (bytes("used_bytes"), bytes("budget_bytes")) else {
+        return "-".to_owned();
+    };
+    let pressure = memory["governor"]["pressure"].as_str();
+    let scarce = pressure.filter(|pressure| *pressure != "nominal");
+    format!("{used} of {budget}{}", scarce.map_or(String::new(), |level| format!(", {level}")))
+}
+
+/// Why claimed jobs wait, where some do.
+fn waits_text(id: &str, governor: &Value) -> String {
+    let count = governor["waiting"].as_u64().unwrap_or(0);
+    let longest = governor["waits"][0]["why"].as_str().unwrap_or("no reason is known");
+    match count {
+        0 => String::new(),
+        1 => format!("\n{id}: a job waits for memory: {longest}\n"),
+        many => format!("\n{id}: {many} jobs wait for memory, the first because {longest}\n"),
     }
 }

@@ -5,6 +5,9 @@ use tokio::sync::oneshot;
 use super::super::event::Verdict;
 use super::*;
 use crate::job::Priority;
+use crate::memory::document::Features;
+use crate::memory::live::Asked;
+use crate::memory::terms::Wait;
 use crate::memory::{Probe, Settings};
 use crate::queue::{Claimed, Lease};
 
@@ -12,12 +15,19 @@ const SLOTS: usize = 3;
 
 /// A dispatcher on a machine with plenty of memory, its renderer ready.
 pub(super) fn ready() -> Dispatcher {
+    let (root, settings) = machine();
+    begun(Governor::new(Probe::at(root.path()), settings).unwrap())
+}
+
+fn machine() -> (tempfile::TempDir, Settings) {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(root.path().join("proc")).unwrap();
     std::fs::write(root.path().join("proc/meminfo"), "MemAvailable: 8000000 kB\n").unwrap();
-    let settings =
-        Settings { limit: None, reserve: 0, per_render: 1 << 20, redis: 0, slots: SLOTS };
-    let governor = Governor::new(Probe::at(root.path()), settings).unwrap();
+    (root, Settings { limit: None, reserve: 0, per_render: 1 << 20, redis: 0, slots: SLOTS })
+}
+
+/// A dispatcher on `governor` whose renderer is ready.
+fn begun(governor: Governor) -> Dispatcher {
     let mut dispatcher = Dispatcher::new(governor);
     assert!(dispatcher.handle(Event::Tick).iter().all(|e| !matches!(e, Effect::Claim { .. })));
     for effect in dispatcher.handle(Event::Renderer(Ok(()))) {
@@ -270,4 +280,39 @@ fn scaling_down_takes_effect_as_attempts_end() {
     let verdict = Verdict::Release { code: "x", crashed: false, past: None };
     let effects = dispatcher.handle(Event::Ended { attempt, lease: work.claimed.lease, verdict });
     assert!(matches!(effects.as_slice(), [Effect::Settle { claim_next: None, .. }]), "{effects:?}");
+}
+
+#[test]
+fn what_waits_for_memory_takes_no_slot() {
+    let (root, settings) = machine();
+    let governor = Governor::governed(Probe::at(root.path()), settings, 2).unwrap();
+    let live = governor.live().unwrap().clone();
+    let mut dispatcher = begun(governor);
+    fill(&mut dispatcher, SLOTS);
+    assert!(!dispatcher.room().interactive);
+    let ask = |markup| {
+        live.ask(Asked {
+            name: "acme/r".to_owned(),
+            tenant: "acme".into(),
+            features: Features { markup, ..Features::default() },
+            digest: None,
+        })
+    };
+    let (light, heavy) = (ask(1), ask(20 << 20));
+    light.enter().unwrap();
+    assert!(matches!(heavy.enter(), Err(Wait::Room { .. })));
+    assert!(dispatcher.room().interactive);
+    let effects = dispatcher.handle(Event::Room);
+    assert!(matches!(effects.as_slice(), [Effect::Claim { .. }]), "{effects:?}");
+    drop((light, heavy));
+    assert!(!dispatcher.room().interactive);
+}
+
+#[test]
+fn what_has_not_begun_when_the_worker_drains_is_told() {
+    let mut dispatcher = ready();
+    let started = fill(&mut dispatcher, 1);
+    assert!(!started[0].2.held().is_cancelled());
+    dispatcher.handle(Event::Stop(Stop::Drain));
+    assert!(started[0].2.held().is_cancelled() && started[0].2.why().is_none());
 }
