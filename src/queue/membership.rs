@@ -29,11 +29,11 @@ impl Queue {
     /// Housekeeping: expired leases and due jobs become ready, jobs past their
     /// deadline are leased to be ended, stages of silent workers go back to the
     /// inboxes, what was taken or ran out is no longer counted. Any worker may
-    /// do it at any time.
+    /// do it at any time. `expire`: whether this one ends overdue jobs.
     ///
     /// # Errors
     /// Where Redis is away.
-    pub async fn housekeep(&self) -> Result<Housekept, QueueError> {
+    pub async fn housekeep(&self, expire: bool) -> Result<Housekept, QueueError> {
         let Inner { keys, scripts, lease_ms, .. } = &*self.inner;
         let mut connection = self.commands();
         let (sound, paused, held) = self.guard().await?;
@@ -49,12 +49,14 @@ impl Queue {
                     .reap
                     .key(keys.leased())
                     .arg(keys.prefix())
+                    .arg(self.grace_ms())
                     .invoke_async(&mut connection)
                     .await?,
                 scripts
                     .promote
                     .key(keys.delayed())
                     .arg(keys.prefix())
+                    .arg(self.grace_ms())
                     .invoke_async(&mut connection)
                     .await?,
             );
@@ -65,21 +67,29 @@ impl Queue {
             }
         }
         if !kept.clock_holds {
-            kept.overdue = self.overdue(SCRIPT_BATCH).await?;
+            kept.adopted = scripts
+                .adopt
+                .key(keys.workers())
+                .key(keys.inbox(Priority::Interactive))
+                .key(keys.inbox(Priority::Bulk))
+                .arg(keys.prefix())
+                .arg(lease_ms)
+                .arg(millis(FORGOTTEN_AFTER))
+                .invoke_async(&mut connection)
+                .await?;
         }
-        kept.adopted = scripts
-            .adopt
-            .key(keys.workers())
-            .key(keys.inbox(Priority::Interactive))
-            .key(keys.inbox(Priority::Bulk))
-            .arg(keys.prefix())
-            .arg(lease_ms)
-            .arg(millis(FORGOTTEN_AFTER))
-            .invoke_async(&mut connection)
-            .await?;
         self.sweep().await?;
         kept.memory = super::redis::memory(&mut connection).await?;
+        // Last: no failure after it may throw the leases away.
+        if expire && !kept.clock_holds {
+            kept.overdue = self.overdue(SCRIPT_BATCH, self.grace_ms()).await?;
+        }
         Ok(kept)
+    }
+
+    /// How long a living worker may take to be heard, after Redis was away.
+    fn grace_ms(&self) -> u64 {
+        (self.lease_ms() / 2).max(LEAST_GRACE_MS)
     }
 
     /// Whether Redis' clock can be believed now (1), why nothing is claimed, and what is held.
@@ -91,7 +101,7 @@ impl Queue {
             .key(keys.leased())
             .key(keys.workers())
             .arg(keys.prefix())
-            .arg((lease_ms / 2).max(LEAST_GRACE_MS))
+            .arg(self.grace_ms())
             .arg(lease_ms)
             .invoke_async(&mut self.commands())
             .await?)
@@ -99,7 +109,7 @@ impl Queue {
 
     /// Goes on with counting what is held, from where it stopped the last time.
     async fn sweep(&self) -> Result<(), QueueError> {
-        let Inner { keys, scripts, swept, .. } = &*self.inner;
+        let Inner { keys, scripts, swept, worker, .. } = &*self.inner;
         for _ in 0..SWEEPS {
             let next: u64 = scripts
                 .sweep
@@ -107,6 +117,7 @@ impl Queue {
                 .key(keys.dead())
                 .arg(keys.prefix())
                 .arg(swept.load(Ordering::Relaxed))
+                .arg(worker)
                 .invoke_async(&mut self.commands())
                 .await?;
             swept.store(next, Ordering::Relaxed);

@@ -77,7 +77,7 @@ scripts! {
     register = "register" after [];
     tell = "tell" after [];
     sweep = "sweep" after [RING ENDING];
-    erase = "erase" after [ENDING];
+    erase = "erase" after [RING ENDING];
     erase_tenant = "erase_tenant" after [];
     fsck_names = "fsck/names" after [RING];
     fsck_requeue = "fsck/requeue" after [RING];

@@ -310,10 +310,10 @@ impl Effects {
         });
     }
 
-    pub(super) fn housekeep(&self) {
+    pub(super) fn housekeep(&self, expire: bool) {
         let this = self.clone();
         self.spawn(async move {
-            let housekeep = async move { this.queue().housekeep().await };
+            let housekeep = async move { this.queue().housekeep(expire).await };
             let result = contained(housekeep).await.and_then(|result| result);
             if let Ok(kept) = &result
                 && (kept.reaped > 0 || kept.adopted > 0)

@@ -161,7 +161,7 @@ impl Worker {
                     Err(why) => tracing::warn!(%key, %value, %why, "a setting was not changed"),
                 },
                 Effect::Beat(leases) => effects.beat(leases, self.describe(dispatcher)),
-                Effect::Housekeep => effects.housekeep(),
+                Effect::Housekeep { expire } => effects.housekeep(expire),
                 Effect::Measure => effects.measure(),
                 Effect::Count => effects.count(),
                 Effect::StopIntake => {

@@ -190,7 +190,7 @@ async fn a_worker_works_with_its_permissions() {
     assert_eq!(rig.reply_to("mailer").await.status(), "done");
     // What is taken over from others, and what the other commands need.
     let queue = Rig::queue_at(url.as_str(), "w2", PATIENCE).await;
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     queue.counts().await.unwrap();
     queue.workers().await.unwrap();
     queue.control("w1", "{\"command\":\"scale\",\"slots\":1}").await.unwrap();

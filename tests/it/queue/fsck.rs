@@ -323,7 +323,7 @@ async fn many_results_are_added_up_in_pages() {
 #[tokio::test]
 async fn an_element_that_a_forgotten_worker_left_is_adopted() {
     let (rig, queue) = breaks("RPUSH P:stage:w9 {\"id\":\"left\"}\n<p>", &["stage_unlisted"]).await;
-    assert_eq!(queue.housekeep().await.unwrap().adopted, 1);
+    assert_eq!(queue.housekeep(true).await.unwrap().adopted, 1);
     assert_eq!(rig.length(&rig.keys.inbox(Interactive)).await, 1);
 }
 
@@ -397,6 +397,6 @@ async fn a_retry_that_waits_is_due_at_once_when_its_time_is_lost() {
     let name = lease.name().to_string();
     let _: i64 = rig.ask(&["ZREM", &rig.keys.delayed(), &name]).await;
     queue.fsck(true).await.unwrap();
-    assert_eq!(queue.housekeep().await.unwrap().promoted, 1);
+    assert_eq!(queue.housekeep(true).await.unwrap().promoted, 1);
     assert_eq!(rig.field(&name, "state").await.as_deref(), Some("ready"));
 }

@@ -152,7 +152,7 @@ async fn what_was_admitted_and_what_is_in_the_inbox_is_drained() {
     rig.push(Interactive, &document("acme", "after", "<p>")).await;
     assert_eq!(rig.reply("acme/after").await.status(), "done");
     worker.stop(Stop::Drain).await;
-    rig.queue("operator").await.housekeep().await.unwrap();
+    rig.queue("operator").await.housekeep(true).await.unwrap();
     rig.assert_at_rest().await;
 }
 
@@ -170,7 +170,7 @@ async fn a_worker_that_starts_while_redis_is_full_drains_it() {
     take_all(&rig, names, None).await;
     assert_smooth(&rig).await;
     worker.stop(Stop::Drain).await;
-    rig.queue("operator").await.housekeep().await.unwrap();
+    rig.queue("operator").await.housekeep(true).await.unwrap();
     rig.assert_at_rest().await;
 }
 
@@ -234,7 +234,7 @@ async fn operators_have_their_way_with_a_full_redis() {
     queue.set_state(tillroll::queue::State::Paused).await.unwrap();
     queue.control("w1", "{\"command\":\"drain\"}").await.unwrap();
     queue.renew(&[], "{}").await.unwrap();
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     queue.purge(&["acme/r-0".to_owned()]).await.unwrap();
     queue.leave().await.unwrap();
     set_maxmemory(&rig, 0).await;
