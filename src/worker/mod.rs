@@ -83,6 +83,7 @@ impl Worker {
             events,
             tasks: TaskTracker::new(),
             lease: self.settings.lease,
+            failed_rounds: Arc::default(),
         };
         let mut dispatcher = Dispatcher::new(self.governor.clone());
         let mut readiness = self.renderer.readiness();
