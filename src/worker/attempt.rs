@@ -107,13 +107,7 @@ impl Attempt {
         let element = match self.queue.element(name).await {
             Ok(Some(element)) => element,
             Ok(None) => {
-                let failure = Failure::new(
-                    Class::Dependency,
-                    "body_lost",
-                    "the document is no longer in Redis",
-                    "set maxmemory-policy to noeviction, and send the job again",
-                );
-                return Err(self.bury_unread(claimed, &failure));
+                return Err(self.bury_unread(claimed, &Failure::body_lost()));
             }
             Err(error) => {
                 tracing::warn!(job = %name, error = %super::chain(&error), "the document could not be read");
