@@ -101,9 +101,9 @@ fn a_paused_queue_starts_nothing_and_a_draining_one_takes_nothing() {
     assert_eq!((&status["state"], &status["jobs"]["ready"]), (&"paused".into(), &1.into()));
     assert!(status["claims_paused"].as_str().unwrap().contains("queue resume"), "{status}");
     operator.text(&["status"], &["PAUSED", "no job is started", "1 ready"]);
-    operator.text(&["queue", "pause"], &["is paused", "1 job wait", "tillroll queue resume"]);
+    operator.text(&["queue", "pause"], &["is paused: ", "1 job waits or", "tillroll queue resume"]);
 
-    operator.text(&["queue", "resume"], &["is open"]);
+    operator.text(&["queue", "resume"], &["is open (was paused): "]);
     take(&mut operator.redis, "acme/one", 30).unwrap();
     operator.text(&["status"], &["state: open", "1 done"]);
 
@@ -111,7 +111,7 @@ fn a_paused_queue_starts_nothing_and_a_draining_one_takes_nothing() {
     operator.push(r#"{"id":"later","tenant":"acme","delay_ms":3600000,"html":"<p>x"}"#);
     operator.heard("admitted", "acme/later");
     let wait = ["queue", "drain", "--wait", "--timeout", "400ms"];
-    operator.fails(&wait, 69, &["1 jobs have not ended", "still refuses"]);
+    operator.fails(&wait, 69, &["1 job has not ended: 1 delayed", "still refuses"]);
     operator.push(element("acme", "two", "Two"));
     let (reply, _) = take(&mut operator.redis, "acme/two", 30).unwrap();
     assert_eq!(
@@ -191,6 +191,9 @@ fn tenants_are_listed_shown_and_set() {
     operator.misused(&["tenant", "set", "acme"], "--weight");
     for (flag, wrong, expected) in [
         ("--weight", "0", "0.01 to 100"),
+        ("--weight", "-1", "0.01 to 100"),
+        ("--running", "-1", "a number, or default"),
+        ("--bytes", "-5MB", "a size like"),
         ("--running", "many", "a number, or default"),
         ("--bytes", "5", "no unit"),
         ("--state", "shut", "open, paused or draining"),

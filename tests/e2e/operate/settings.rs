@@ -127,6 +127,7 @@ fn workers_are_told_and_do_it() {
     slots(&operator, &[(ids[0], 2), (ids[1], 2)]);
 
     operator.fails(&["scale", "0"], 2, &["\"0\"", "1 to 512"]);
+    operator.fails(&["scale", "-1"], 2, &["\"-1\"", "1 to 512"]);
     operator.fails(&["scale", "2", "--worker", "me"], 69, &["\"me\"", "tillroll status"]);
     operator.fails(&["config", "set", "log.level", "loud"], 2, &["log.level", "\"debug\""]);
     operator.fails(&["config", "set", "drain.timeout", "soon"], 2, &["drain.timeout", "30s"]);
