@@ -2,6 +2,7 @@
 //! queue, set tenants and limits, scale workers. Text, JSON, exit codes, errors.
 
 mod jobs;
+mod restart;
 mod settings;
 
 use std::process::{Child, Output, Stdio};
@@ -179,7 +180,7 @@ fn tenants_are_listed_shown_and_set() {
     assert_eq!(listed["tenants"].as_array().unwrap().len(), 2, "{listed}");
     // What is not named stays; `default` takes a cap away.
     let reset = ["tenant", "set", "acme", "--state", "open", "--jobs", "default", "--bytes", "0"];
-    operator.text(&reset, &["open", "1 of the queue's limit", "2.5", "of 1"]);
+    operator.text(&reset, &["open", "of the queue's limit", "2.5", "of 1"]);
     take(&mut operator.redis, "acme/one", 30).unwrap();
     let reset = operator.json(&["tenant", "show", "acme"]);
     assert!(reset["jobs_cap"].is_null() && reset["bytes_cap"].is_null(), "{reset}");
