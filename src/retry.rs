@@ -38,9 +38,9 @@ pub const BASE: Duration = Duration::from_millis(500);
 /// No backoff is longer.
 pub const CAP: Duration = Duration::from_secs(60);
 
-/// Decides what becomes of a job after its `attempt`-th counted attempt (the first is
-/// 1) failed with `class`. The `uncounted` attempts that failed before do not count,
-/// but wait longer each time. `jitter` is a random number from 0 to 1.
+/// Decides what becomes of a job whose counted attempt number `attempt`, from 1
+/// on, failed with `class`. The `uncounted` attempts that failed before do not
+/// count, but wait longer each time. `jitter` is a random number from 0 to 1.
 #[must_use]
 pub fn disposition(
     class: Class,

@@ -201,15 +201,15 @@ impl Housekept {
     /// Why no job is started now, with the remedy.
     #[must_use]
     pub fn hindrance(&self) -> Option<String> {
-        let mib = self.held >> 20;
+        let held = shown(self.held);
         match self.paused.as_deref() {
             Some("paused") => {
                 return Some("the queue is paused: `tillroll queue resume` starts it again".into());
             }
             Some(_) => {
                 return Some(format!(
-                    "{mib} MiB of results wait for their producers, as many as may: take the replies, \
-                     give shorter reply_ttl_ms or ttl_ms, or raise limits.held"
+                    "{held} of results wait for their producers, as many as limits.held allows: take \
+                     the replies, give shorter reply_ttl_ms or ttl_ms, or raise limits.held"
                 ));
             }
             None => {}
@@ -217,11 +217,44 @@ impl Housekept {
         let allowance = HELD_WHEN_FULL.min(self.memory.max / 16);
         (self.memory.is_nearly_full() && self.held > allowance).then(|| {
             format!(
-                "redis is full ({} of {} MiB) and {mib} MiB of results wait for their producers: \
-                 take the replies, or raise maxmemory",
-                self.memory.used >> 20,
-                self.memory.max >> 20
+                "redis is full ({} of its maxmemory, {}) and {held} of results wait for their \
+                 producers: take the replies, or raise maxmemory",
+                shown(self.memory.used),
+                shown(self.memory.max)
             )
         })
+    }
+}
+
+/// Bytes for reading, rounded down.
+fn shown(bytes: u64) -> String {
+    match bytes {
+        0..1000 => format!("{bytes} B"),
+        1000..1_000_000 => format!("{} KB", bytes / 1000),
+        1_000_000..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_way_names_its_limit_and_few_bytes_too() {
+        let held =
+            |held| Housekept { paused: Some("results_held".into()), held, ..Housekept::default() };
+        for (bytes, text) in [(700, "700 B"), (8_200, "8 KB"), (268_435_456, "268 MB")] {
+            let why = held(bytes).hindrance().unwrap();
+            assert!(why.starts_with(text) && why.contains("limits.held"), "{why}");
+        }
+        let memory = RedisMemory { used: 99 << 20, max: 100 << 20 };
+        let full = Housekept { held: 20_000_000, memory, ..Housekept::default() };
+        let why = full.hindrance().unwrap();
+        assert!(
+            why.contains("103 MB of its maxmemory, 104 MB") && why.contains("20 MB of"),
+            "{why}"
+        );
+        assert_eq!(shown(1_290_000_000), "1.2 GB");
     }
 }
