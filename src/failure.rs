@@ -96,6 +96,17 @@ impl Failure {
         )
     }
 
+    /// The job's document is gone from Redis.
+    #[must_use]
+    pub fn body_lost() -> Self {
+        Self::new(
+            Class::Dependency,
+            "body_lost",
+            "the document is no longer in Redis",
+            "set maxmemory-policy to noeviction, and send the job again",
+        )
+    }
+
     /// The same, with what its renderer was seen to hold.
     #[must_use]
     pub fn with_memory(mut self, bytes: Option<u64>) -> Self {

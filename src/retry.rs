@@ -38,10 +38,17 @@ pub const BASE: Duration = Duration::from_millis(500);
 /// No backoff is longer.
 pub const CAP: Duration = Duration::from_secs(60);
 
-/// Decides what becomes of a job after its `attempt`-th counted attempt (from
-/// 1) failed with `class`. `jitter` is a random number from 0 to 1.
+/// Decides what becomes of a job whose counted attempt number `attempt`, from 1
+/// on, failed with `class`. The `uncounted` attempts that failed before do not
+/// count, but wait longer each time. `jitter` is a random number from 0 to 1.
 #[must_use]
-pub fn disposition(class: Class, attempt: u32, max_attempts: u32, jitter: f64) -> Disposition {
+pub fn disposition(
+    class: Class,
+    attempt: u32,
+    max_attempts: u32,
+    uncounted: u32,
+    jitter: f64,
+) -> Disposition {
     let limit = match class {
         Class::Input => 1,
         Class::Document | Class::Bug => max_attempts.min(2),
@@ -52,7 +59,9 @@ pub fn disposition(class: Class, attempt: u32, max_attempts: u32, jitter: f64) -
     if attempt >= limit {
         return Disposition::Bury;
     }
-    Disposition::Retry { delay: backoff(attempt, jitter), counted: class != Class::Dependency }
+    let counted = class != Class::Dependency;
+    let failed = if counted { attempt } else { attempt.saturating_add(uncounted) };
+    Disposition::Retry { delay: backoff(failed, jitter), counted }
 }
 
 /// The wait after the `attempt`-th attempt (from 1).
@@ -81,7 +90,7 @@ mod tests {
     fn every_class_ends_but_those_that_do_not_count() {
         for class in ALL {
             for max_attempts in 1..=10 {
-                let last = disposition(class, max_attempts, max_attempts, 0.5);
+                let last = disposition(class, max_attempts, max_attempts, 0, 0.5);
                 match class {
                     Class::Interrupted => assert_eq!(last, Disposition::Release),
                     Class::Dependency => {
@@ -96,16 +105,26 @@ mod tests {
     #[test]
     fn the_first_failure_buries_only_what_can_never_succeed() {
         for class in ALL {
-            let buried = disposition(class, 1, 3, 0.5) == Disposition::Bury;
+            let buried = disposition(class, 1, 3, 0, 0.5) == Disposition::Bury;
             assert_eq!(buried, class == Class::Input, "{class}");
         }
     }
 
     #[test]
     fn a_document_that_failed_twice_is_buried_whatever_it_asked_for() {
-        assert_eq!(disposition(Class::Document, 2, 100, 0.5), Disposition::Bury);
-        assert_eq!(disposition(Class::Bug, 2, 100, 0.5), Disposition::Bury);
-        assert_ne!(disposition(Class::Renderer, 2, 100, 0.5), Disposition::Bury);
+        assert_eq!(disposition(Class::Document, 2, 100, 0, 0.5), Disposition::Bury);
+        assert_eq!(disposition(Class::Bug, 2, 100, 0, 0.5), Disposition::Bury);
+        assert_ne!(disposition(Class::Renderer, 2, 100, 0, 0.5), Disposition::Bury);
+    }
+
+    #[test]
+    fn what_does_not_count_waits_longer_each_time_all_the_same() {
+        let delay = |uncounted| match disposition(Class::Dependency, 1, 3, uncounted, 1.0) {
+            Disposition::Retry { delay, counted: false } => delay,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((delay(0), delay(1), delay(3)), (BASE, BASE * 2, BASE * 8));
+        assert_eq!(delay(u32::MAX), CAP);
     }
 
     #[test]

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use super::exit::{Exit, Failure, print};
 use super::files::{self, Input};
 use super::options::PrintFlags;
-use super::{Session, parts, table};
-use crate::client::{Answer, Client, Element, Name, Priority, Receipt, Status};
+use super::{Session, counted, parts, table};
+use crate::client::{Answer, Client, Element, Name, Priority, Receipt, Reply, Status};
+use crate::queue::QueueError;
 
 /// So many bytes of documents are read before they are pushed.
 const MOST_IN_HAND: usize = 64 * 1024 * 1024;
@@ -33,13 +34,19 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Start no sooner than this after admission, like 10s
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true)]
     delay: Option<String>,
     /// Wait for the replies
     #[arg(long)]
     wait: bool,
     /// How long to wait for all replies, like 60s
-    #[arg(long, default_value = "60s", value_name = "DURATION", requires = "waits")]
+    #[arg(
+        long,
+        default_value = "60s",
+        value_name = "DURATION",
+        allow_hyphen_values = true,
+        requires = "waits"
+    )]
     timeout: String,
     /// Write the PDFs here, as ID.pdf; implies --wait
     #[arg(long, value_name = "DIR")]
@@ -103,7 +110,10 @@ async fn push(
         let element = element(args, input, delay, options).map_err(|mut failure| {
             let pushed = jobs.len() - waiting.len();
             if pushed > 0 {
-                failure.why += &format!(" (the {pushed} documents before it were pushed)");
+                failure.why += &format!(
+                    " (before it, {} had been pushed)",
+                    counted(pushed as u64, "document")
+                );
             }
             failure
         })?;
@@ -176,7 +186,29 @@ struct Results {
     rows: Vec<Vec<String>>,
     replies: Vec<Value>,
     silent: Vec<String>,
-    bad: Vec<String>,
+    bad: Vec<Bad>,
+}
+
+/// A job that ended without a PDF.
+struct Bad {
+    /// Its name, how it ended and why.
+    what: String,
+    /// What its reply advises.
+    remedy: String,
+}
+
+impl Bad {
+    fn new(name: &Name, reply: &Reply) -> Self {
+        let status = reply.status.as_str();
+        let Some(error) = &reply.error else {
+            return Self { what: format!("{name} is {status}"), remedy: String::new() };
+        };
+        let remedy = match error.retry_ms {
+            Some(ms) => format!("{} (try again in {} s)", error.remedy, ms.div_ceil(1000)),
+            None => error.remedy.clone(),
+        };
+        Self { what: format!("{name} is {status}: {} ({})", error.message, error.code), remedy }
+    }
 }
 
 /// Waits for every reply; says which jobs had none, or a bad one.
@@ -190,19 +222,52 @@ async fn wait(
     let give_up = tokio::time::Instant::now() + timeout;
     let bar = progress(jobs.len());
     let mut results = Results::default();
-    for job in jobs {
-        let answer = client
-            .take_until(&job.name, give_up)
-            .await
-            .map_err(|error| unavailable("waiting for replies", &error))?;
-        match answer {
-            Some(answer) => results.take(args, client, job, answer).await?,
-            None => results.silent.push(job.name.to_string()),
+    for (at, job) in jobs.iter().enumerate() {
+        // Of how many nothing is known if this one's wait or its PDF fails.
+        let (ended, known) = match answer(client, &job.name, give_up).await {
+            Ok(Some(answer)) => (results.take(args, client, job, answer).await, at + 1),
+            Ok(None) => {
+                results.silent.push(job.name.to_string());
+                (Ok(()), at + 1)
+            }
+            Err(error) => (Err(unavailable("waiting for replies", &error)), at),
+        };
+        if let Err(mut failure) = ended {
+            bar.finish_and_clear();
+            results.silent.extend(jobs.iter().skip(known).map(|job| job.name.to_string()));
+            results.show(session)?;
+            for job in &results.silent {
+                failure.why += &format!("\n{job}: pushed, no reply so far");
+            }
+            return Err(failure);
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
     results.tell(args, session, jobs.len())
+}
+
+/// A job's reply. A Redis that goes away is waited for until `give_up` too.
+async fn answer(
+    client: &Client,
+    name: &Name,
+    give_up: tokio::time::Instant,
+) -> Result<Option<Answer>, QueueError> {
+    let mut told = false;
+    loop {
+        match client.take_until(name, give_up).await {
+            Err(error) if error.may_pass() && tokio::time::Instant::now() < give_up => {
+                if !told {
+                    told = true;
+                    let why = crate::worker::chain(&error);
+                    tracing::warn!(error = %why, "redis went away: the wait goes on until --timeout");
+                }
+                let next = tokio::time::Instant::now() + parts::REDIS_PAUSE;
+                tokio::time::sleep_until(next.min(give_up)).await;
+            }
+            ended => return ended,
+        }
+    }
 }
 
 impl Results {
@@ -230,11 +295,7 @@ impl Results {
             tracing::warn!(job = %job.name, code = warning.code, remedy = warning.remedy, "{}", warning.message);
         }
         if reply.status != Status::Done {
-            let (code, message, remedy) = reply.error.as_ref().map_or(("?", "?", "?"), |error| {
-                (error.code.as_str(), error.message.as_str(), error.remedy.as_str())
-            });
-            let status = reply.status.as_str();
-            self.bad.push(format!("{} is {status}: {message} ({code}); {remedy}", job.name));
+            self.bad.push(Bad::new(&job.name, &reply));
         } else if let Some(dir) = &args.out {
             let pdf = client.pdf(answer, &reply).await.map_err(failed)?.ok_or_else(|| {
                 let why = format!("the PDF of {} has expired", job.name);
@@ -245,33 +306,41 @@ impl Results {
         Ok(())
     }
 
-    fn tell(self, args: &Args, session: &Session, count: usize) -> Result<(), Failure> {
+    /// What is known, on stdout.
+    fn show(&self, session: &Session) -> Result<(), Failure> {
         if session.json {
             let (replies, silent) = (&self.replies, &self.silent);
-            print(&format!("{}\n", json!({"v": 1, "replies": replies, "silent": silent})))?;
-        } else {
-            let headings =
-                ["job", "status", "pages", "bytes", "queued ms", "rendered ms", "warnings"];
-            print(&table(&headings, &self.rows))?;
+            return print(&format!("{}\n", json!({"v": 1, "replies": replies, "silent": silent})));
         }
+        let headings = ["job", "status", "pages", "bytes", "queued ms", "rendered ms", "warnings"];
+        print(&table(&headings, &self.rows))
+    }
+
+    fn tell(&self, args: &Args, session: &Session, count: usize) -> Result<(), Failure> {
+        self.show(session)?;
         let no_reply =
             self.silent.iter().map(|job| format!("{job}: no reply within {}", args.timeout));
-        let only_silent = self.bad.is_empty();
-        let why: Vec<String> = self.bad.iter().cloned().chain(no_reply).collect();
+        // What all of them advise is said once.
+        let same = self.bad.windows(2).all(|two| matches!(two, [a, b] if a.remedy == b.remedy));
+        let bad = self.bad.iter().map(|bad| match (same, bad.remedy.as_str()) {
+            (true, _) | (_, "") => bad.what.clone(),
+            (false, remedy) => format!("{}; {remedy}", bad.what),
+        });
+        let why: Vec<String> = bad.chain(no_reply).collect();
         if why.is_empty() {
             return Ok(());
         }
-        Err(Failure::new(
-            if only_silent { Exit::Unavailable } else { Exit::Document },
-            format!("waiting for {count} job{}", if count == 1 { "" } else { "s" }),
-            why.join("\n"),
-            if only_silent {
+        let (exit, fix) = match self.bad.first() {
+            None => (
+                Exit::Unavailable,
                 "start a worker on this Redis and queue (tillroll status shows those that live), \
-                 or wait longer with --timeout"
-            } else {
-                "mend the document or its options and push it again"
-            },
-        ))
+                 or wait longer with --timeout",
+            ),
+            Some(bad) if same => (Exit::Document, bad.remedy.as_str()),
+            Some(_) => (Exit::Document, "for each job what stands behind its error"),
+        };
+        let what = format!("waiting for {}", counted(count as u64, "job"));
+        Err(Failure::new(exit, what, why.join("\n"), fix))
     }
 }
 
@@ -284,6 +353,6 @@ fn progress(count: usize) -> ProgressBar {
     bar
 }
 
-fn unavailable(what: &str, error: &crate::queue::QueueError) -> Failure {
+fn unavailable(what: &str, error: &QueueError) -> Failure {
     Failure::of_redis(what, error)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::exit::{Exit, Failure, print_on};
-use super::{Session, signals};
+use super::{Session, parts, signals};
 use crate::client::{Client, Event};
 use crate::config::units::parse_duration;
 use crate::queue::QueueError;
@@ -17,14 +17,16 @@ const WAIT: Duration = Duration::from_secs(5);
 ///
 /// Names and codes only, never a document's content. Redis keeps about the newest
 /// 10,000 events. Ctrl-C ends it with exit code 0, and so does a reader that goes away.
+/// A Redis that goes away is waited for.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Begin with what happened this long ago (10m), `all` that is kept, or after
     /// the event of this id [default: from now on]
-    #[arg(long, value_name = "WHEN")]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true)]
     since: Option<String>,
     /// End after so many events
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
 
@@ -98,8 +100,26 @@ async fn follow(
 ) -> Result<(), Failure> {
     let mut last = since.resolve(client).await.map_err(|error| unavailable(&error))?;
     let mut left = count.unwrap_or(u64::MAX);
+    let (mut reached, mut away) = (false, false);
     loop {
-        let events = client.events_after(&last, WAIT).await.map_err(|error| unavailable(&error))?;
+        let events = match client.events_after(&last, WAIT).await {
+            Ok(events) => events,
+            // It was there at the beginning: somebody restarts it.
+            Err(error) if reached && error.may_pass() => {
+                if !away {
+                    let why = crate::worker::chain(&error);
+                    tracing::warn!(error = %why, "redis went away: the events go on when it is back");
+                }
+                away = true;
+                tokio::time::sleep(parts::REDIS_PAUSE).await;
+                continue;
+            }
+            Err(error) => return Err(unavailable(&error)),
+        };
+        if away {
+            tracing::info!("redis is back");
+        }
+        (reached, away) = (true, false);
         for event in events {
             if !print_on(&line(&event, json))? {
                 return Ok(());

@@ -1,6 +1,7 @@
 //! Documents from files or stdin, PDFs into files or stdout.
 
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::exit::{Exit, Failure};
@@ -182,6 +183,31 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         return Err(failed(error));
     }
     Ok(())
+}
+
+/// Writes what may be private into a new file that only its owner may read. A
+/// device or a pipe is written as it is; a file that is there is never touched.
+///
+/// # Errors
+/// Where there is such a file, the directory cannot be written, or the disk is full.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        return write(path, bytes);
+    }
+    let failed = |error: std::io::Error| {
+        let fix = match error.kind() {
+            std::io::ErrorKind::AlreadyExists => "name a new file, or remove that one first",
+            _ => write_remedy(&error),
+        };
+        Failure::new(Exit::Unexpected, format!("writing {}", path.display()), error, fix)
+    };
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(bytes).map_err(|error| {
+        // What could not be written whole must not be left behind.
+        std::fs::remove_file(path).unwrap_or_default();
+        failed(error)
+    })
 }
 
 fn write_remedy(error: &std::io::Error) -> &'static str {

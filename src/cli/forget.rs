@@ -1,13 +1,12 @@
 //! `tillroll tenant forget`: erases what the queue holds of a tenant or a job.
 
-use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::exit::{Exit, Failure, print};
-use super::{Session, parts};
+use super::{Session, counted, parts};
 use crate::job::{Name, is_token};
 use crate::queue::{Forget, Forgotten};
 
@@ -46,7 +45,8 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         let queue = parts::queue(session, "forget").await?;
         let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(Duration::from_millis(200));
-        let tell = |done: &Forgotten| bar.set_message(format!("{} jobs erased", done.jobs));
+        let tell =
+            |done: &Forgotten| bar.set_message(format!("{} erased", counted(done.jobs, "job")));
         let done = queue.forget(&whom, tell).await;
         bar.finish_and_clear();
         done.map_err(|error| parts::unavailable(&error))
@@ -109,38 +109,32 @@ fn confirm(whom: &Forget, queue: &str) -> Result<(), Failure> {
     let refused = |why: &str, fix: &str| {
         Err(Failure::new(Exit::Usage, format!("forgetting {}", called(whom)), why, fix))
     };
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+    if !parts::can_ask() {
         return refused("nobody can be asked: there is no terminal", "add --yes");
     }
-    let mut err = std::io::stderr();
     let question = format!(
         "Erase all that the queue {queue} holds of {}: documents, PDFs, records? Jobs that wait or run \
          are cancelled. There is no way back. [y/N] ",
         called(whom)
     );
-    let mut answer = String::new();
-    let asked = err.write_all(question.as_bytes()).and_then(|()| err.flush());
-    if let Err(error) = asked.and_then(|()| std::io::stdin().lock().read_line(&mut answer)) {
-        return refused(&error.to_string(), "add --yes");
-    }
-    match answer.trim().to_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => refused("it was not confirmed; nothing was erased", "answer y, or add --yes"),
+    match parts::ask(&question) {
+        Ok(true) => Ok(()),
+        Ok(false) => refused("it was not confirmed; nothing was erased", "answer y, or add --yes"),
+        Err(error) => refused(&error.to_string(), "add --yes"),
     }
 }
 
 fn text(whom: &Forget, done: &Forgotten) -> String {
     let mut text = format!(
-        "{}: erased {} jobs ({} cancelled), {} documents, {} results, {} dead letters, {} lines \
-         on lists, {} events\n",
+        "{}: erased {} ({} cancelled), {}, {}, {}, {} on lists, {}\n",
         called(whom),
-        done.jobs,
+        counted(done.jobs, "job"),
         done.cancelled,
-        done.documents,
-        done.results,
-        done.dead,
-        done.lines,
-        done.events,
+        counted(done.documents, "document"),
+        counted(done.results, "result"),
+        counted(done.dead, "dead letter"),
+        counted(done.lines, "line"),
+        counted(done.events, "event"),
     );
     if done.unread > 0 {
         text.push_str(&format!(

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, print};
-use super::{Session, parts, table};
+use super::{Session, counted, parts, table};
 use crate::queue::{Counters, FsckReport};
 
 /// Examples of a finding on a terminal.
@@ -63,7 +63,11 @@ fn object(name: &str, report: &FsckReport) -> Value {
 }
 
 fn text(name: &str, report: &FsckReport) -> String {
-    let mut text = format!("queue {name}: {} jobs, {} tenants", report.jobs, report.tenants);
+    let mut text = format!(
+        "queue {name}: {}, {}",
+        counted(report.jobs, "job"),
+        counted(report.tenants, "tenant")
+    );
     if report.is_clean() {
         text.push_str(": nothing is broken\n");
     } else {

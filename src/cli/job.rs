@@ -47,7 +47,13 @@ enum Action {
         #[arg(long)]
         wait: bool,
         /// How long to wait at most
-        #[arg(long, default_value = "60s", value_name = "DURATION", requires = "wait")]
+        #[arg(
+            long,
+            default_value = "60s",
+            value_name = "DURATION",
+            allow_hyphen_values = true,
+            requires = "wait"
+        )]
         timeout: String,
     },
     /// Render dead letters once more; the same as `tillroll dead retry`

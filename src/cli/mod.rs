@@ -241,6 +241,11 @@ pub(crate) fn embedded_failure(doing: &str, error: &EmbeddedError) -> Failure {
     Failure::new(exit, what, crate::worker::chain(error), error.remedy())
 }
 
+/// A number and its noun: "1 job", "2 jobs".
+fn counted(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Rows under headings, columns aligned; the first is left-aligned, numbers need no more.
 fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {

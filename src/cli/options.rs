@@ -18,16 +18,16 @@ pub struct PrintFlags {
     paper: Option<String>,
     /// All four margins, like 5mm; by default the document's @page margin, else 0
     /// on a roll, 10mm otherwise
-    #[arg(long, value_name = "LENGTH")]
+    #[arg(long, value_name = "LENGTH", allow_hyphen_values = true)]
     margin: Option<String>,
     /// Turn the sheet by a quarter
     #[arg(long)]
     landscape: bool,
     /// Magnification, 0.1 to 2 [default: 1]
-    #[arg(long, value_name = "FACTOR")]
+    #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
     scale: Option<f64>,
     /// Only these pages, like 1-3,5 [default: all]
-    #[arg(long, value_name = "PAGES")]
+    #[arg(long, value_name = "PAGES", allow_hyphen_values = true)]
     pages: Option<String>,
     /// Leave background colours and images out
     #[arg(long)]
@@ -42,7 +42,7 @@ pub struct PrintFlags {
     #[arg(long, value_name = "DATE")]
     date: Option<String>,
     /// Milliseconds that one render may take [default: 10000]
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", allow_negative_numbers = true)]
     timeout_ms: Option<u64>,
     /// Any options as the wire format has them, a JSON object; the flags above win
     #[arg(long, value_name = "JSON")]

@@ -1,6 +1,7 @@
 //! The parts that verbs share: memory, engine, jail, pool, built from the
 //! configuration, with every failure in one form.
 
+use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use super::Session;
@@ -17,6 +18,9 @@ use crate::renderer::launcher::Launcher;
 
 /// How long a call to Redis may take before it counts as away.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// So long a command that waits leaves a Redis alone that went away.
+pub(super) const REDIS_PAUSE: Duration = Duration::from_millis(500);
 
 /// How to reach the queue at `redis`, as the worker or command called `id`.
 pub(super) fn queue_config(session: &Session, redis: Address, id: &str) -> QueueConfig {
@@ -70,6 +74,24 @@ pub(super) fn duration(flag: &str, text: &str) -> Result<Duration, Failure> {
     crate::config::units::parse_duration(text).map_err(|why| {
         Failure::new(Exit::Usage, format!("reading {flag}"), why, "write it like 10s or 5m")
     })
+}
+
+/// Whether there is a terminal on which somebody can be asked.
+pub(super) fn can_ask() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks a question on the terminal; whether the answer was yes.
+///
+/// # Errors
+/// Where the terminal went away.
+pub(super) fn ask(question: &str) -> std::io::Result<bool> {
+    let mut err = std::io::stderr();
+    err.write_all(question.as_bytes())?;
+    err.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
 }
 
 /// Redis does not do what was asked.

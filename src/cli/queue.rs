@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::exit::{Exit, Failure, print};
-use super::{Session, fsck, parts};
+use super::{Session, counted, fsck, parts};
 use crate::queue::{Counts, Queue, QueueError, State};
 
 /// How often a drain is looked at.
@@ -38,7 +38,7 @@ enum Action {
         #[arg(long)]
         wait: bool,
         /// How long to wait at most, like 10m [default: as long as it takes]
-        #[arg(long, value_name = "DURATION", requires = "wait")]
+        #[arg(long, value_name = "DURATION", allow_hyphen_values = true, requires = "wait")]
         timeout: Option<String>,
     },
     /// Find what something else broke in the queue; --repair mends it
@@ -66,10 +66,11 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
         let queue = parts::queue(session, "queue").await?;
         let unavailable = |error: QueueError| parts::unavailable(&error);
+        let before = queue.state().await.map_err(unavailable)?;
         queue.set_state(state).await.map_err(unavailable)?;
         let mut left = living(&queue.counts().await.map_err(unavailable)?);
         let outcome = if wait { drained(&queue, &mut left, timeout).await } else { Ok(()) };
-        report(session, state, left)?;
+        report(session, before, state, left)?;
         outcome
     })
 }
@@ -77,6 +78,13 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
 /// Jobs that were admitted and have not ended.
 fn living(counts: &Counts) -> u64 {
     counts.ready + counts.leased + counts.delayed
+}
+
+/// Where they are: "2 waiting, 1 delayed".
+fn whereabouts(counts: &Counts) -> String {
+    let all = [(counts.leased, "running"), (counts.ready, "waiting"), (counts.delayed, "delayed")];
+    let some = all.iter().filter(|(number, _)| *number > 0);
+    some.map(|(number, state)| format!("{number} {state}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Waits until every job has ended; `left` says how many have not.
@@ -114,7 +122,9 @@ async fn drained(queue: &Queue, left: &mut u64, timeout: Option<Duration>) -> Re
             return failed(Exit::Unexpected, why, "find out who, and drain it again");
         }
         if give_up.is_some_and(|at| Instant::now() >= at) {
-            let why = format!("{left} jobs have not ended in time");
+            let have = if *left == 1 { "has" } else { "have" };
+            let why =
+                format!("{} {have} not ended: {}", counted(*left, "job"), whereabouts(&counts));
             let fix = "wait longer with --timeout; `tillroll status` shows the workers and what runs. \
                        The queue still refuses new jobs";
             return failed(Exit::Unavailable, why, fix);
@@ -122,21 +132,28 @@ async fn drained(queue: &Queue, left: &mut u64, timeout: Option<Duration>) -> Re
     }
 }
 
-fn report(session: &Session, state: State, left: u64) -> Result<(), Failure> {
+fn report(session: &Session, before: State, state: State, left: u64) -> Result<(), Failure> {
     let name = session.loaded.config.queue.name.as_str();
     if session.json {
-        let object = json!({"v": 1, "queue": name, "state": state, "left": left});
+        let object = json!({
+            "v": 1, "queue": name, "state": state, "before": before, "left": left,
+        });
         return print(&format!("{object}\n"));
     }
-    let jobs = format!("{left} job{}", if left == 1 { "" } else { "s" });
+    let jobs = counted(left, "job");
+    let wait = if left == 1 { "waits or still runs" } else { "wait or still run" };
+    let was = match before {
+        same if same == state => String::new(),
+        before => format!(" (was {})", before.as_str()),
+    };
     print(&match state {
-        State::Open => format!("queue {name} is open: jobs are taken and started\n"),
+        State::Open => format!("queue {name} is open{was}: jobs are taken and started\n"),
         State::Paused => format!(
-            "queue {name} is paused: jobs are taken, none is started; {jobs} wait or still run; \
+            "queue {name} is paused{was}: jobs are taken, none is started; {jobs} {wait}; \
              `tillroll queue resume` goes on\n"
         ),
         State::Draining => format!(
-            "queue {name} is draining: new jobs are refused until `tillroll queue resume`; {jobs} \
+            "queue {name} is draining{was}: new jobs are refused until `tillroll queue resume`; {jobs} \
              left\n"
         ),
     })

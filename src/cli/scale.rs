@@ -14,7 +14,7 @@ use crate::queue::Control;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How many, or auto for what the worker started with
-    #[arg(value_name = "N|auto")]
+    #[arg(value_name = "N|auto", allow_negative_numbers = true)]
     slots: String,
     /// Only this worker, by its id [default: all that live]
     #[arg(long, value_name = "ID")]

@@ -4,13 +4,13 @@ use serde_json::{Map, Value, json};
 
 use super::exit::{Failure, print};
 use super::workers::{self, Known};
-use super::{Session, parts, table};
+use super::{Session, counted, parts, table};
 use crate::config::units::show_bytes_rounded;
 use crate::queue::{Counts, QueueError, State};
 use crate::renderer::null;
 
-/// So many broken tenants are named for people; JSON has them all.
-const BROKEN_SHOWN: usize = 20;
+/// So many tenants of a kind are named for people; JSON has them all.
+const TENANTS_SHOWN: usize = 20;
 
 /// All that is shown.
 struct Seen {
@@ -19,6 +19,10 @@ struct Seen {
     limits: Vec<(&'static str, u64, bool)>,
     hindrance: Option<String>,
     broken: Vec<String>,
+    /// Those that are paused or draining: name and state.
+    closed: Vec<(String, State)>,
+    /// Why Redis takes no writes, and the remedy.
+    read_only: Option<(String, &'static str)>,
     workers: Vec<Known>,
 }
 
@@ -39,7 +43,12 @@ async fn look(session: &Session) -> Result<Seen, Failure> {
     let workers = workers::known(session, &queue).await?;
     // By the lease that each runs with, which may not be ours.
     counts.workers = workers.iter().filter(|worker| worker.alive).count() as u64;
+    let tenants = queue.tenants().await.map_err(unavailable)?.into_iter();
+    let closed = tenants.filter(|tenant| tenant.state != State::Open);
+    let refuses = queue.refuses_writes().await.map_err(unavailable)?;
     Ok(Seen {
+        closed: closed.map(|tenant| (tenant.name, tenant.state)).collect(),
+        read_only: refuses.map(|error| (crate::worker::chain(&error), error.remedy())),
         state: queue.state().await.map_err(unavailable)?,
         counts,
         limits: queue.limits().await.map_err(unavailable)?,
@@ -47,6 +56,17 @@ async fn look(session: &Session) -> Result<Seen, Failure> {
         broken: queue.broken_tenants().await.map_err(unavailable)?,
         workers,
     })
+}
+
+/// A line that names tenants, if there are any.
+fn named(what: &str, tenants: &[&str]) -> String {
+    if tenants.is_empty() {
+        return String::new();
+    }
+    let more = tenants.len().saturating_sub(TENANTS_SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let shown = tenants.get(..TENANTS_SHOWN).unwrap_or(tenants);
+    format!("{what}: {}{more}\n", shown.join(", "))
 }
 
 impl Seen {
@@ -60,7 +80,14 @@ impl Seen {
             "jobs": self.counts,
             "limits": limits.collect::<Map<_, _>>(),
             "claims_paused": self.hindrance,
+            "redis_refuses_writes":
+                self.read_only.as_ref().map(|(why, remedy)| format!("{why}; {remedy}")),
             "broken_tenants": self.broken,
+            "closed_tenants": self
+                .closed
+                .iter()
+                .map(|(name, state)| json!({"name": name, "state": state}))
+                .collect::<Vec<_>>(),
             "workers": self.workers.iter().map(Known::json).collect::<Vec<_>>(),
         })
     }
@@ -68,11 +95,11 @@ impl Seen {
     fn text(&self, name: &str) -> String {
         let counts = &self.counts;
         let mut text = format!(
-            "queue {name}: {} + {} in the inboxes, {} ready (of {} tenants), {} running, {} delayed, {} dead, {} done\n",
+            "queue {name}: {} + {} in the inboxes, {} ready (of {}), {} running, {} delayed, {} dead, {} done\n",
             counts.inbox,
             counts.inbox_bulk,
             counts.ready,
-            counts.tenants,
+            counted(counts.tenants, "tenant"),
             counts.leased,
             counts.delayed,
             counts.dead,
@@ -89,16 +116,18 @@ impl Seen {
         if let Some(why) = &self.hindrance {
             text += &format!("no job is started: {why}\n");
         }
-        if !self.broken.is_empty() {
-            let more = self.broken.len().saturating_sub(BROKEN_SHOWN);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let names: Vec<&str> =
-                self.broken.iter().take(BROKEN_SHOWN).map(String::as_str).collect();
-            text += &format!(
-                "one job at a time, since all their last attempts failed: {}{more}\n",
-                names.join(", ")
-            );
+        if let Some((why, remedy)) = &self.read_only {
+            text += &format!("REDIS TAKES NO WRITES: {why}\n  fix: {remedy}\n");
         }
+        for (state, what) in [
+            (State::Paused, "paused tenants, whose jobs are not started"),
+            (State::Draining, "draining tenants, whose new jobs are refused"),
+        ] {
+            let closed = self.closed.iter().filter(|(_, is)| *is == state);
+            text += &named(what, &closed.map(|(name, _)| name.as_str()).collect::<Vec<_>>());
+        }
+        let broken: Vec<&str> = self.broken.iter().map(String::as_str).collect();
+        text += &named("one job at a time, since all their last attempts failed", &broken);
         text.push('\n');
         text + &self.workers_text()
     }

@@ -53,16 +53,16 @@ struct Set {
     #[arg(value_name = "TENANT")]
     tenant: String,
     /// Its share beside others of the same priority, 0.01 to 100; 1 is usual
-    #[arg(long, value_name = "W", value_parser = weight)]
+    #[arg(long, value_name = "W", allow_negative_numbers = true, value_parser = weight)]
     weight: Option<f64>,
     /// How many of its jobs may run at once; 0 or default for the queue's limit
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = count)]
     running: Option<u64>,
     /// How many living jobs it may have; 0 or default for the queue's limit
-    #[arg(long, value_name = "N", value_parser = count)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = count)]
     jobs: Option<u64>,
     /// How many bytes its documents may have, like 100MB; 0 or default for the queue's limit
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = size)]
     bytes: Option<u64>,
     /// open; paused (its jobs are taken, none is started); draining (its new jobs are refused)
     #[arg(long, value_name = "STATE", value_parser = state)]
@@ -123,7 +123,10 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
 }
 
 /// Whether `tenant` can be one.
-fn check(tenant: &str) -> Result<(), Failure> {
+///
+/// # Errors
+/// Where it cannot.
+pub(super) fn check(tenant: &str) -> Result<(), Failure> {
     if is_token(tenant, LONGEST_NAME) {
         return Ok(());
     }

@@ -30,10 +30,10 @@ use crate::worker::{Settings, Shared, Snapshot, Stop, Tune, Worker};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What worker and Chromium may take together: a size, a share like 50%, or auto
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub memory: Option<String>,
     /// Documents that render at once, if memory allows: a number, or auto (cores + 1)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub concurrency: Option<String>,
     /// What renders: chromium, or null (checks every job and answers with the same
     /// page, without Chromium: for tests of other programs and for measuring the queue)
@@ -229,7 +229,10 @@ async fn work(
         return Err(Failure::new(
             Exit::Released,
             "stopping",
-            format!("{} jobs had not finished and were given back to the queue", totals.released),
+            format!(
+                "{} had not finished and went back to the queue",
+                super::counted(totals.released, "job")
+            ),
             "nothing: other workers render them; raise drain.timeout to let them finish",
         ));
     }

@@ -14,6 +14,8 @@
 //! * The machine or the network is gone: the kernel gives an unanswered
 //!   connection up after [`UNANSWERED`]; idle ones are probed. Without that, what
 //!   is sent would wait for a quarter of an hour.
+//! * Redis was demoted, or is silent for long: the shared connections are given up
+//!   and made anew ([`Connections::renew`]), which may lead to another Redis.
 //! * TLS fails: told at the first connection, with what is wrong, see
 //!   [`QueueError`]. Certificates are always checked, names too.
 //!
@@ -21,6 +23,7 @@
 //! library's errors do not hold it.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::redis::aio::{
@@ -269,14 +272,28 @@ impl Bodies {
     }
 }
 
+fn managed(response_timeout: Duration) -> ConnectionManagerConfig {
+    ConnectionManagerConfig::new()
+        .set_response_timeout(Some(response_timeout))
+        .set_connection_timeout(Some(response_timeout))
+        .set_number_of_retries(RECONNECTS)
+        .set_min_delay(SHORTEST_PAUSE)
+        .set_max_delay(LONGEST_PAUSE)
+}
+
 /// All connections of one queue.
 pub(super) struct Connections {
     address: Address,
-    commands: ConnectionManager,
-    documents: ConnectionManager,
+    shared: Mutex<Shared>,
     bodies: Bodies,
     client: Client,
     response_timeout: Duration,
+}
+
+/// The two that reconnect by themselves.
+struct Shared {
+    commands: ConnectionManager,
+    documents: ConnectionManager,
 }
 
 impl Connections {
@@ -286,12 +303,7 @@ impl Connections {
         response_timeout: Duration,
     ) -> Result<Self, QueueError> {
         let client = address.client()?;
-        let manager = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(response_timeout))
-            .set_connection_timeout(Some(response_timeout))
-            .set_number_of_retries(RECONNECTS)
-            .set_min_delay(SHORTEST_PAUSE)
-            .set_max_delay(LONGEST_PAUSE);
+        let manager = managed(response_timeout);
         let documents = ConnectionManager::new_lazy_with_config(client.clone(), manager.clone())
             .map_err(|error| address.failed(error))?;
         let made = client.get_connection_manager_with_config(manager).await;
@@ -299,17 +311,37 @@ impl Connections {
         address.greet(&mut commands).await?;
         let bodies =
             address.pool(POOLED, response_timeout, response_timeout, Some(response_timeout))?;
-        Ok(Self { address, commands, documents, bodies, client, response_timeout })
+        let shared = Mutex::new(Shared { commands, documents });
+        Ok(Self { address, shared, bodies, client, response_timeout })
+    }
+
+    /// Gives the shared connections up and makes them anew with the next call. A
+    /// Redis that became a replica keeps its clients, and answers them with
+    /// READONLY for ever, though the name may lead to the new primary by now; and
+    /// what is silent for long may only seem to be connected.
+    pub(super) fn renew(&self) -> Result<(), QueueError> {
+        let make = || {
+            let manager = managed(self.response_timeout);
+            ConnectionManager::new_lazy_with_config(self.client.clone(), manager)
+                .map_err(|error| self.address.failed(error))
+        };
+        let fresh = Shared { commands: make()?, documents: make()? };
+        *self.shared() = fresh;
+        Ok(())
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The shared connection for what is small.
     pub(super) fn commands(&self) -> ConnectionManager {
-        self.commands.clone()
+        self.shared().commands.clone()
     }
 
     /// The shared connection for documents and large results.
     pub(super) fn documents(&self) -> ConnectionManager {
-        self.documents.clone()
+        self.shared().documents.clone()
     }
 
     /// One of the pool.

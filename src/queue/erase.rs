@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ::redis::streams::StreamRangeReply;
-use ::redis::{Value, cmd, pipe};
+use ::redis::{cmd, pipe};
 
 use super::QueueError;
 use super::fsck::starting_with;
@@ -140,7 +140,10 @@ impl Queue {
         done.events = self.erase_events(whom).await?;
         match whom {
             Forget::Tenant(tenant) => done.kept = !self.erase_tenant(tenant).await?,
-            Forget::Job(name) => self.erase_from_lists(name).await?,
+            // Once more by itself: its ready list is searched then, whatever else is left of it.
+            Forget::Job(name) => {
+                self.erase(&[name.to_string()], &mut done).await?;
+            }
         }
         done.unread = self.unread().await?;
         progress(&done);
@@ -280,22 +283,6 @@ impl Queue {
             .invoke_async(&mut self.commands())
             .await?;
         Ok(erased == 1)
-    }
-
-    /// The name of a cancelled job stays in its ready list until somebody skips it.
-    async fn erase_from_lists(&self, name: &Name) -> Result<(), QueueError> {
-        for priority in [Priority::Interactive, Priority::Bulk] {
-            // A living job that took the name meanwhile needs its place.
-            let mut state = cmd("HGET");
-            state.arg(self.keys().job(name)).arg("state");
-            let state: Option<String> = state.query_async(&mut self.commands()).await?;
-            if state.is_none() {
-                let mut remove = cmd("LREM");
-                remove.arg(self.keys().ready(priority, name.tenant())).arg(0).arg(name.to_string());
-                remove.query_async::<Value>(&mut self.commands()).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Lines on the lists of consumers, and of elements whose reply found no place.

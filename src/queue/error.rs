@@ -183,6 +183,13 @@ impl QueueError {
         }
     }
 
+    /// Whether asking again later may help without anybody changing what was
+    /// configured: it was away, silent, or said that it cannot do this now.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Pool(_) | Self::Hindered { .. })
+    }
+
     /// What keeps Redis from working, where it says so.
     #[must_use]
     pub fn hindrance(&self) -> Option<Hindrance> {

@@ -87,6 +87,25 @@ impl Queue {
         Ok(Housekept { paused, held, memory, ..Housekept::default() }.hindrance())
     }
 
+    /// Why Redis takes no writes now; `None` where it does. It is asked to move an
+    /// element of a list that is not there: that changes nothing, and is refused like
+    /// any write that takes memory.
+    ///
+    /// # Errors
+    /// Where Redis is away.
+    pub async fn refuses_writes(&self) -> Result<Option<QueueError>, QueueError> {
+        let nothing = format!("{}nothing", self.keys().prefix());
+        let moved: Result<Option<Vec<u8>>, _> =
+            cmd("RPOPLPUSH").arg(&nothing).arg(&nothing).query_async(&mut self.commands()).await;
+        match moved.map_err(QueueError::from) {
+            Ok(_) => Ok(None),
+            Err(error) if error.hindrance().is_some() => Ok(Some(error)),
+            // A user who may only look: what others may do is not known.
+            Err(QueueError::Refused(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The tenants whose last attempts all failed: they run one job at a time.
     ///
     /// # Errors

@@ -52,11 +52,11 @@ impl Queue {
     /// Housekeeping: expired leases and due jobs become ready, jobs past their
     /// deadline are leased to be ended, stages of silent workers go back to the
     /// inboxes, what was taken or ran out is no longer counted. Any worker may
-    /// do it at any time.
+    /// do it at any time. `expire`: whether this one ends overdue jobs.
     ///
     /// # Errors
     /// Where Redis is away.
-    pub async fn housekeep(&self) -> Result<Housekept, QueueError> {
+    pub async fn housekeep(&self, expire: bool) -> Result<Housekept, QueueError> {
         let Inner { keys, scripts, lease_ms, .. } = &*self.inner;
         let mut connection = self.commands();
         let (sound, paused, held) = self.guard().await?;
@@ -72,12 +72,14 @@ impl Queue {
                     .reap
                     .key(keys.leased())
                     .arg(keys.prefix())
+                    .arg(self.grace_ms())
                     .invoke_async(&mut connection)
                     .await?,
                 scripts
                     .promote
                     .key(keys.delayed())
                     .arg(keys.prefix())
+                    .arg(self.grace_ms())
                     .invoke_async(&mut connection)
                     .await?,
             );
@@ -88,21 +90,29 @@ impl Queue {
             }
         }
         if !kept.clock_holds {
-            kept.overdue = self.overdue(SCRIPT_BATCH).await?;
+            kept.adopted = scripts
+                .adopt
+                .key(keys.workers())
+                .key(keys.inbox(Priority::Interactive))
+                .key(keys.inbox(Priority::Bulk))
+                .arg(keys.prefix())
+                .arg(lease_ms)
+                .arg(millis(FORGOTTEN_AFTER))
+                .invoke_async(&mut connection)
+                .await?;
         }
-        kept.adopted = scripts
-            .adopt
-            .key(keys.workers())
-            .key(keys.inbox(Priority::Interactive))
-            .key(keys.inbox(Priority::Bulk))
-            .arg(keys.prefix())
-            .arg(lease_ms)
-            .arg(millis(FORGOTTEN_AFTER))
-            .invoke_async(&mut connection)
-            .await?;
         self.sweep().await?;
         kept.memory = super::redis::memory(&mut connection).await?;
+        // Last: no failure after it may throw the leases away.
+        if expire && !kept.clock_holds {
+            kept.overdue = self.overdue(SCRIPT_BATCH, self.grace_ms()).await?;
+        }
         Ok(kept)
+    }
+
+    /// How long a living worker may take to be heard, after Redis was away.
+    fn grace_ms(&self) -> u64 {
+        (self.lease_ms() / 2).max(LEAST_GRACE_MS)
     }
 
     /// Whether Redis' clock can be believed now (1), why nothing is claimed, and what is held.
@@ -114,7 +124,7 @@ impl Queue {
             .key(keys.leased())
             .key(keys.workers())
             .arg(keys.prefix())
-            .arg((lease_ms / 2).max(LEAST_GRACE_MS))
+            .arg(self.grace_ms())
             .arg(lease_ms)
             .invoke_async(&mut self.commands())
             .await?)
@@ -122,7 +132,7 @@ impl Queue {
 
     /// Goes on with counting what is held, from where it stopped the last time.
     async fn sweep(&self) -> Result<(), QueueError> {
-        let Inner { keys, scripts, swept, .. } = &*self.inner;
+        let Inner { keys, scripts, swept, worker, .. } = &*self.inner;
         for _ in 0..SWEEPS {
             let next: u64 = scripts
                 .sweep
@@ -130,6 +140,7 @@ impl Queue {
                 .key(keys.dead())
                 .arg(keys.prefix())
                 .arg(swept.load(Ordering::Relaxed))
+                .arg(worker)
                 .invoke_async(&mut self.commands())
                 .await?;
             swept.store(next, Ordering::Relaxed);
@@ -213,15 +224,15 @@ impl Housekept {
     /// Why no job is started now, with the remedy.
     #[must_use]
     pub fn hindrance(&self) -> Option<String> {
-        let mib = self.held >> 20;
+        let held = shown(self.held);
         match self.paused.as_deref() {
             Some("paused") => {
                 return Some("the queue is paused: `tillroll queue resume` starts it again".into());
             }
             Some(_) => {
                 return Some(format!(
-                    "{mib} MiB of results wait for their producers, as many as may: take the replies, \
-                     give shorter reply_ttl_ms or ttl_ms, or raise limits.held"
+                    "{held} of results wait for their producers, as many as limits.held allows: take \
+                     the replies, give shorter reply_ttl_ms or ttl_ms, or raise limits.held"
                 ));
             }
             None => {}
@@ -229,11 +240,44 @@ impl Housekept {
         let allowance = HELD_WHEN_FULL.min(self.memory.max / 16);
         (self.memory.is_nearly_full() && self.held > allowance).then(|| {
             format!(
-                "redis is full ({} of {} MiB) and {mib} MiB of results wait for their producers: \
-                 take the replies, or raise maxmemory",
-                self.memory.used >> 20,
-                self.memory.max >> 20
+                "redis is full ({} of its maxmemory, {}) and {held} of results wait for their \
+                 producers: take the replies, or raise maxmemory",
+                shown(self.memory.used),
+                shown(self.memory.max)
             )
         })
+    }
+}
+
+/// Bytes for reading, rounded down.
+fn shown(bytes: u64) -> String {
+    match bytes {
+        0..1000 => format!("{bytes} B"),
+        1000..1_000_000 => format!("{} KB", bytes / 1000),
+        1_000_000..1_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{}.{} GB", bytes / 1_000_000_000, bytes / 100_000_000 % 10),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_way_names_its_limit_and_few_bytes_too() {
+        let held =
+            |held| Housekept { paused: Some("results_held".into()), held, ..Housekept::default() };
+        for (bytes, text) in [(700, "700 B"), (8_200, "8 KB"), (268_435_456, "268 MB")] {
+            let why = held(bytes).hindrance().unwrap();
+            assert!(why.starts_with(text) && why.contains("limits.held"), "{why}");
+        }
+        let memory = RedisMemory { used: 99 << 20, max: 100 << 20 };
+        let full = Housekept { held: 20_000_000, memory, ..Housekept::default() };
+        let why = full.hindrance().unwrap();
+        assert!(
+            why.contains("103 MB of its maxmemory, 104 MB") && why.contains("20 MB of"),
+            "{why}"
+        );
+        assert_eq!(shown(1_290_000_000), "1.2 GB");
     }
 }

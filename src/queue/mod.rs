@@ -136,6 +136,8 @@ pub struct Claimed {
     pub priority: Priority,
     /// Whether somebody cancelled it while another worker had it.
     pub cancelled: bool,
+    /// How many of its attempts failed without being counted.
+    pub uncounted: u32,
 }
 
 /// What is claimed next.

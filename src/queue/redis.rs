@@ -143,6 +143,15 @@ impl Queue {
         self.inner.connections.pooled().await
     }
 
+    /// Makes the shared connections anew: Redis was demoted, or has been silent for
+    /// long, and the address may lead elsewhere by now.
+    ///
+    /// # Errors
+    /// Where the address cannot be used any more.
+    pub fn reconnect(&self) -> Result<(), QueueError> {
+        self.inner.connections.renew()
+    }
+
     pub(super) async fn load_scripts(&self) -> Result<(), QueueError> {
         let mut loads = pipe();
         for script in self.inner.scripts.all() {

@@ -77,7 +77,7 @@ scripts! {
     register = "register" after [];
     tell = "tell" after [];
     sweep = "sweep" after [RING ENDING];
-    erase = "erase" after [ENDING];
+    erase = "erase" after [RING ENDING];
     erase_tenant = "erase_tenant" after [];
     fsck_names = "fsck/names" after [RING];
     fsck_requeue = "fsck/requeue" after [RING];
@@ -86,6 +86,8 @@ scripts! {
     fsck_claims = "fsck/claims" after [];
     fsck_results = "fsck/results" after [];
     fsck_recount = "fsck/recount" after [RING];
+    fsck_held = "fsck/held" after [];
+    fsck_lost = "fsck/lost" after [RING ANSWER ENDING];
 }
 
 /// What stands before the first part: the limits that hold where the queue's

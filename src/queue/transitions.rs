@@ -359,7 +359,7 @@ impl Queue {
     ///
     /// # Errors
     /// Where Redis is away; what was leased then is reaped, and found again when it is claimed.
-    pub async fn overdue(&self, most: u32) -> Result<Vec<Claimed>, QueueError> {
+    pub async fn overdue(&self, most: u32, grace_ms: u64) -> Result<Vec<Claimed>, QueueError> {
         let Inner { keys, scripts, worker, lease_ms, .. } = &*self.inner;
         let leased: Vec<Vec<String>> = scripts
             .overdue
@@ -369,6 +369,7 @@ impl Queue {
             .arg(self.token())
             .arg(lease_ms)
             .arg(most)
+            .arg(grace_ms)
             .invoke_async(&mut self.commands())
             .await?;
         let read = |mut fields: Vec<String>| {
@@ -427,7 +428,8 @@ fn claimed(value: Value, token: Option<&str>) -> Result<Option<Claimed>, QueueEr
 }
 
 fn read_claim(fields: &[String], token: &str) -> Option<Claimed> {
-    let [name, attempts, max, admitted, deadline, crashes, priority, now, cancelled] = fields
+    let [name, attempts, max, admitted, deadline, crashes, priority, now, cancelled, tries] =
+        fields
     else {
         return None;
     };
@@ -443,6 +445,7 @@ fn read_claim(fields: &[String], token: &str) -> Option<Claimed> {
         crashes: crashes.parse().ok()?,
         priority: Priority::from_name(priority)?,
         cancelled: cancelled == "1",
+        uncounted: tries.parse().ok()?,
     })
 }
 

@@ -86,6 +86,7 @@ impl Attempt {
             failure.class,
             claimed.attempt,
             claimed.max_attempts,
+            claimed.uncounted,
             rand::random::<f64>(),
         ) {
             Disposition::Retry { delay, counted } => {
@@ -110,21 +111,17 @@ impl Attempt {
         let element = match self.queue.element(name).await {
             Ok(Some(element)) => element,
             Ok(None) => {
-                let failure = Failure::new(
-                    Class::Dependency,
-                    "body_lost",
-                    "the document is no longer in Redis",
-                    "set maxmemory-policy to noeviction, and send the job again",
-                );
-                return Err(self.bury_unread(claimed, &failure));
+                return Err(self.bury_unread(claimed, &Failure::body_lost()));
             }
             Err(error) => {
                 tracing::warn!(job = %name, error = %super::chain(&error), "the document could not be read");
-                return Err(Verdict::Release {
-                    code: "redis_unavailable",
-                    crashed: false,
-                    past: None,
-                });
+                let failure = Failure::new(
+                    Class::Dependency,
+                    "redis_unavailable",
+                    "the document could not be read from Redis",
+                    "look at Redis and the network between; it is tried again",
+                );
+                return Err(self.unread(claimed, &failure));
             }
         };
         match crate::job::parse(&element, claimed.priority, || name.id().to_owned()) {
@@ -145,6 +142,13 @@ impl Attempt {
                 Err(self.bury_unread(claimed, &failure))
             }
         }
+    }
+
+    /// The document could not be read: tried again, later each time.
+    fn unread(&self, claimed: &Claimed, failure: &Failure) -> Verdict {
+        let delay = retry::backoff(claimed.uncounted.saturating_add(1), rand::random::<f64>());
+        let past = Box::new(self.past(claimed, failure, Duration::ZERO, false));
+        Verdict::Fail { delay, past }
     }
 
     async fn attempt(
@@ -250,7 +254,8 @@ impl Attempt {
         rendered_in: Duration,
     ) -> Verdict {
         let jitter = rand::random::<f64>();
-        match retry::disposition(failure.class, claimed.attempt, claimed.max_attempts, jitter) {
+        let Claimed { attempt, max_attempts, uncounted, .. } = *claimed;
+        match retry::disposition(failure.class, attempt, max_attempts, uncounted, jitter) {
             Disposition::Bury => self.end(claimed, job, Status::Dead, failure, rendered_in),
             Disposition::Release => {
                 log_failure(claimed, failure, "released");
@@ -282,8 +287,8 @@ impl Attempt {
         }
         let mut reply = Reply::new(&job.name, status);
         reply.timings = timings(claimed, rendered_in, rendered_in);
-        // A job that expired was claimed, but never tried.
-        reply.attempts = claimed.attempt - u32::from(status == Status::Expired);
+        // A job that expired was claimed, but never tried; one that was stopped does not count.
+        reply.attempts = claimed.attempt.saturating_sub(u32::from(status != Status::Dead));
         reply.error = Some(ReplyError::from(failure));
         let past = self.past(claimed, failure, rendered_in, status == Status::Dead);
         let tally = Tally { priority: claimed.priority, done: None };

@@ -493,7 +493,7 @@ impl Dispatcher {
     fn tick(&mut self, effects: &mut Vec<Effect>) {
         if !self.housekeeping && self.phase <= Phase::Draining {
             self.housekeeping = true;
-            effects.push(Effect::Housekeep);
+            effects.push(Effect::Housekeep { expire: self.phase == Phase::Running });
         }
         effects.push(Effect::Measure);
         self.ticks = self.ticks.wrapping_add(1);
@@ -530,7 +530,9 @@ impl Dispatcher {
 
     fn finish_if_empty(&mut self, effects: &mut Vec<Effect>) {
         let ending = self.phase == Phase::Draining || self.phase == Phase::Aborting;
-        if ending && self.attempts.is_empty() && self.pending == 0 {
+        // What housekeeping leased has to be ended first.
+        let busy = self.pending > 0 || self.housekeeping;
+        if ending && self.attempts.is_empty() && !busy {
             self.phase = Phase::Stopped;
             effects.push(Effect::Finish);
         }

@@ -30,6 +30,7 @@ fn machine() -> (tempfile::TempDir, Settings) {
 fn begun(governor: Governor) -> Dispatcher {
     let mut dispatcher = Dispatcher::new(governor);
     assert!(dispatcher.handle(Event::Tick).iter().all(|e| !matches!(e, Effect::Claim { .. })));
+    assert!(dispatcher.handle(Event::Housekept(Ok(Housekept::default()))).is_empty());
     for effect in dispatcher.handle(Event::Renderer(Ok(()))) {
         let Effect::Claim { permit, bulk } = effect else { panic!("{effect:?}") };
         assert!(dispatcher.handle(Event::Claimed { permit, bulk, result: Ok(None) }).is_empty());
@@ -49,6 +50,7 @@ pub(super) fn work(number: usize) -> Work {
             crashes: 0,
             priority: Priority::Interactive,
             cancelled: false,
+            uncounted: 0,
         },
         job: None,
     }

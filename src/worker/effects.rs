@@ -4,6 +4,7 @@
 //! runs in a task of its own to its end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +27,8 @@ const REJECTION_TTL: Duration = Duration::from_secs(600);
 const FULL_RETRY_MS: u64 = 5_000;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// After so many rounds of housekeeping that failed, Redis is looked for anew.
+const ROUNDS_BEFORE_RECONNECT: u32 = 3;
 /// For how long a claim that failed is repeated; after that its lease is left
 /// to run out, so that a worker without Redis can still stop soon.
 const CLAIM_REPEATS: Duration = Duration::from_secs(5);
@@ -38,6 +41,8 @@ pub(super) struct Effects {
     pub(super) tasks: TaskTracker,
     /// How long a settlement is worth repeating: after that the lease is gone.
     pub(super) lease: Duration,
+    /// Rounds of housekeeping that failed in a row.
+    pub(super) failed_rounds: Arc<AtomicU32>,
 }
 
 impl Effects {
@@ -310,10 +315,11 @@ impl Effects {
         });
     }
 
-    pub(super) fn housekeep(&self) {
+    pub(super) fn housekeep(&self, expire: bool) {
         let this = self.clone();
         self.spawn(async move {
-            let housekeep = async move { this.queue().housekeep().await };
+            let queue = this.queue().clone();
+            let housekeep = async move { queue.housekeep(expire).await };
             let result = contained(housekeep).await.and_then(|result| result);
             if let Ok(kept) = &result
                 && (kept.reaped > 0 || kept.adopted > 0)
@@ -324,6 +330,7 @@ impl Effects {
                     "took over from a silent worker"
                 );
             }
+            this.reconnect_after(&result);
             Event::Housekept(result)
         });
     }
@@ -348,6 +355,25 @@ impl Effects {
             }
             Event::Expired
         });
+    }
+
+    /// A Redis that was demoted keeps its clients, and a silent one may be another's
+    /// by now: connect anew, at once or after some rounds.
+    fn reconnect_after<T>(&self, round: &Result<T, QueueError>) {
+        let failed = match round {
+            Ok(_) => {
+                self.failed_rounds.store(0, Ordering::Relaxed);
+                return;
+            }
+            Err(error) if error.kind() == "readonly" => ROUNDS_BEFORE_RECONNECT,
+            Err(_) => self.failed_rounds.fetch_add(1, Ordering::Relaxed) + 1,
+        };
+        if failed >= ROUNDS_BEFORE_RECONNECT {
+            self.failed_rounds.store(0, Ordering::Relaxed);
+            if let Err(error) = self.queue().reconnect() {
+                tracing::warn!(error = %super::chain(&error), "cannot connect to Redis anew");
+            }
+        }
     }
 
     pub(super) fn count(&self) {

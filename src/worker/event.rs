@@ -270,7 +270,10 @@ pub enum Effect {
     /// Renew these leases.
     Beat(Vec<(Name, String)>),
     /// Reap, promote, adopt.
-    Housekeep,
+    Housekeep {
+        /// Whether overdue jobs are ended too.
+        expire: bool,
+    },
     /// See how much memory is used.
     Measure,
     /// Ask how many jobs are where.

@@ -90,6 +90,7 @@ impl Worker {
             events,
             tasks: TaskTracker::new(),
             lease: self.settings.lease,
+            failed_rounds: Arc::default(),
         };
         let mut room_of_memory = relief::connect(self.governor.live(), &self.renderer);
         let mut dispatcher = Dispatcher::new(self.governor.clone());
@@ -202,7 +203,7 @@ impl Worker {
                     Err(why) => tracing::warn!(%key, %value, %why, "a setting was not changed"),
                 },
                 Effect::Beat(leases) => effects.beat(leases, self.describe(dispatcher)),
-                Effect::Housekeep => effects.housekeep(),
+                Effect::Housekeep { expire } => effects.housekeep(expire),
                 // With a ledger it is measured all the time.
                 Effect::Measure if self.governor.live().is_some() => {}
                 Effect::Measure => effects.measure(),

@@ -168,6 +168,7 @@ fn the_queues_verbs_print_what_is_documented() {
     assert_eq!(jobs[4]["worker"], leased);
     assert_schema("job show", &[&[unknown][..], &jobs].concat());
     let _: i64 = redis.sadd(format!("{PREFIX}broken"), "acme").unwrap();
+    verb(&["tenant", "set", "closed", "--state", "draining"]);
     assert_schema("status", &[idle, verb(&["status"])]);
     drop(worker);
 }

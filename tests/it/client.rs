@@ -181,7 +181,7 @@ async fn a_jobs_state_is_told_at_each_step() {
     assert!(record.document.unwrap().bytes > 0);
 
     rig.make_due("acme/r-1").await;
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     assert_eq!(state().await.state, State::Ready);
 
     let claimed = expect_claim(&queue).await;

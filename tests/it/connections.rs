@@ -2,6 +2,7 @@
 //! permissions; and what a worker does while Redis is hindered, silent or gone.
 
 mod access;
+mod failover;
 mod gone;
 mod hindered;
 mod places;

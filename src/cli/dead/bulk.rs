@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::super::exit::{Exit, Failure, print};
-use super::super::{Session, job, parts, runtime};
+use super::super::{Session, counted, job, parts, runtime};
 use super::letters;
 use crate::client::Name;
 use crate::queue::dead::{DeadFilter, Revived};
@@ -27,7 +27,7 @@ pub(crate) struct Which {
     pub(super) all: bool,
     /// With --all: only of this tenant
     #[arg(long, value_name = "TENANT", conflicts_with = "names")]
-    tenant: Option<String>,
+    pub(super) tenant: Option<String>,
     /// With --all: only those that died of this code, like page_range
     #[arg(long, value_name = "CODE", conflicts_with = "names")]
     code: Option<String>,
@@ -101,7 +101,7 @@ pub(super) async fn retry(
         });
         format!("{object}\n")
     } else {
-        format!("{revived} of {} are ready again\n", count(names.len()))
+        format!("{} ready again\n", of(revived, names.len()))
     })?;
     let mut why: Vec<String> = body_lost
         .iter()
@@ -140,7 +140,10 @@ pub(super) async fn purge(
     print(&if session.json {
         format!("{}\n", json!({"v": 1, "purged": purged, "not_dead": not_dead}))
     } else {
-        format!("{purged} of {} are gone for good\n", count(names.len()))
+        format!(
+            "{} gone for good\n",
+            of(usize::try_from(purged).unwrap_or(usize::MAX), names.len())
+        )
     })?;
     let why: Vec<String> =
         not_dead.iter().map(|name| format!("{name}: it is no dead letter")).collect();
@@ -160,13 +163,17 @@ fn failed(what: &str, why: &[String]) -> Result<(), Failure> {
 fn halfway(error: &QueueError, before: usize, what: &str) -> Failure {
     let mut failure = parts::unavailable(error);
     if before > 0 {
-        failure.why += &format!(" ({} were {what} before)", count(before));
+        let were = if before == 1 { "was" } else { "were" };
+        failure.why +=
+            &format!(" ({} {were} {what} before)", counted(before as u64, "dead letter"));
     }
     failure
 }
 
-fn count(number: usize) -> String {
-    format!("{number} dead letter{}", if number == 1 { "" } else { "s" })
+/// "2 of 3 dead letters are", "0 of 1 dead letter is".
+fn of(some: usize, all: usize) -> String {
+    let are = if some == 1 || all == 1 { "is" } else { "are" };
+    format!("{some} of {} {are}", counted(all as u64, "dead letter"))
 }
 
 /// On a terminal only, and only where there is something to wait for.

@@ -10,7 +10,7 @@ pub(super) use self::bulk::retry_named;
 use self::bulk::{Which, purge, retry};
 use super::exit::{Exit, Failure, print};
 use super::job::{self, Seen};
-use super::{Session, files, parts, table};
+use super::{Session, counted, files, parts, table, tenant};
 use crate::client::{Client, Name, Priority, State};
 use crate::config::units::show_bytes_rounded;
 use crate::queue::Queue;
@@ -30,8 +30,9 @@ enum Action {
         #[command(flatten)]
         filter: Filter,
         /// No more than so many
-        #[arg(long, default_value_t = 100, value_name = "N")]
-        limit: usize,
+        #[arg(long, default_value_t = 100, value_name = "N", allow_negative_numbers = true,
+            value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
     },
     /// Show why a job died, attempt by attempt, and fetch its document back
     ///
@@ -40,8 +41,8 @@ enum Action {
         /// The job: TENANT/ID, or ID for the tenant `default`
         #[arg(value_name = "NAME")]
         name: String,
-        /// Write its HTML here, - for stdout (then nothing else is printed there); the
-        /// assets that came with it are not in the file
+        /// Write its HTML to this new file, - for stdout (then nothing else is printed
+        /// there); the assets that came with it are not in the file
         #[arg(long, value_name = "FILE")]
         document: Option<PathBuf>,
     },
@@ -52,7 +53,16 @@ enum Action {
     /// Forget dead letters for good, with their documents
     ///
     /// Exit code 65 where one of those named is no dead letter.
-    Purge(Which),
+    Purge(Purge),
+}
+
+#[derive(Debug, clap::Args)]
+struct Purge {
+    #[command(flatten)]
+    which: Which,
+    /// With --all: do not ask; without a terminal nobody is asked
+    #[arg(long)]
+    yes: bool,
 }
 
 /// Which dead letters are listed.
@@ -71,6 +81,12 @@ struct Filter {
 /// # Errors
 /// Where Redis is away, or a job that is named is no dead letter.
 pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
+    let tenant = match &args.action {
+        Action::Ls { filter, .. } => filter.tenant.as_deref(),
+        Action::Retry(which) | Action::Purge(Purge { which, .. }) => which.tenant.as_deref(),
+        Action::Show { .. } => None,
+    };
+    tenant.map_or(Ok(()), tenant::check)?;
     match &args.action {
         Action::Show { name, document } => {
             return show(session, &job::read_name(name)?, document.as_deref());
@@ -84,20 +100,39 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
             Action::Ls { filter, limit } => {
                 let Filter { tenant, code } = filter;
                 let filter = DeadFilter { tenant: tenant.clone(), code: code.clone() };
-                ls(session, &queue, &filter, *limit).await
+                let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
+                ls(session, &queue, &filter, limit).await
             }
             Action::Retry(which) => {
                 let names = which.chosen(&queue).await?;
                 retry(session, &queue, &names, false).await
             }
-            Action::Purge(which) => {
+            Action::Purge(Purge { which, yes }) => {
                 let names = which.chosen(&queue).await?;
+                if which.all && !yes && !names.is_empty() && parts::can_ask() {
+                    confirm(names.len())?;
+                }
                 purge(session, &queue, &names, !which.all).await
             }
             // Shown above.
             Action::Show { .. } => Ok(()),
         }
     })
+}
+
+/// Asks on the terminal whether so many are to be purged.
+fn confirm(count: usize) -> Result<(), Failure> {
+    let dead = counted(count as u64, "dead letter");
+    let question = format!("Forget {dead} for good, with documents and histories? [y/N] ");
+    let refused = |why: String| {
+        let fix = "answer y, or add --yes; `tillroll dead ls` lists them";
+        Failure::new(Exit::Usage, "purging dead letters", why, fix)
+    };
+    match parts::ask(&question) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(refused("it was not confirmed; nothing was purged".to_owned())),
+        Err(error) => Err(refused(error.to_string())),
+    }
 }
 
 /// At most `most` that match, and whether there are more.
@@ -228,7 +263,7 @@ async fn fetch(session: &Session, name: &Name, path: &Path) -> Result<Fetched, F
     if path.as_os_str() == "-" {
         files::write_stdout(html)?;
     } else {
-        files::write(path, html)?;
+        files::write_new(path, html)?;
     }
     let file = path.display().to_string();
     Ok(Fetched { file, bytes: html.len(), assets: job.assets.len() })

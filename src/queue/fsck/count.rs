@@ -206,20 +206,19 @@ impl Fsck<'_> {
     /// What is held and what the counter says, both at one time; `None` where
     /// that cannot be had.
     async fn held_now(&self) -> Result<Option<(i64, i64)>, QueueError> {
-        let keys = self.keys_of();
-        let mut connection = self.queue.commands();
-        let entries: u64 = cmd("HLEN").arg(keys.held()).query_async(&mut connection).await?;
-        if entries <= ADDED_AT_ONCE {
-            let (values, said): (Vec<i64>, Option<i64>) = pipe()
-                .atomic()
-                .cmd("HVALS")
-                .arg(keys.held())
-                .cmd("HGET")
-                .arg(keys.state())
-                .arg("held")
-                .query_async(&mut connection)
-                .await?;
-            return Ok(Some((values.iter().sum(), said.unwrap_or(0))));
+        let Inner { keys, scripts, .. } = &*self.queue.inner;
+        // A script, and no transaction: a full Redis refuses to queue commands, and
+        // the permissions of a worker have no MULTI.
+        let now: Option<(i64, i64)> = scripts
+            .fsck_held
+            .key(keys.held())
+            .key(keys.state())
+            .arg(keys.prefix())
+            .arg(ADDED_AT_ONCE)
+            .invoke_async(&mut self.queue.commands())
+            .await?;
+        if now.is_some() {
+            return Ok(now);
         }
         let mut last = None;
         for _ in 0..LOOKS {

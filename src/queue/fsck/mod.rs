@@ -3,7 +3,7 @@
 //! back), and mends it.
 //!
 //! ```text
-//! types ─▶ keys (SCAN) ─▶ members of sets ─▶ lists ─▶ orphans ─▶ claims ─▶ tenants ─▶ results ─▶ counters
+//! types ─▶ keys (SCAN) ─▶ members of sets ─▶ lists ─▶ orphans ─▶ claims ─▶ tenants ─▶ results ─▶ counters ─▶ lost
 //! ```
 //!
 //! A job's record says what is true; lists, sets, claims, times to live and
@@ -18,10 +18,12 @@
 //! * a counter: two looks in a row find the same difference, and nothing
 //!   happened meanwhile; else the report says that the queue is too busy.
 //!
-//! What cannot be mended is said: a document that is gone is gone (its job ends
-//! as `body_lost`), and so is what a key of the wrong type has replaced.
+//! What cannot be mended is said: a document that is gone is gone, and so is what
+//! a key of the wrong type has replaced. A job that waits for its turn without a
+//! document is ended as `body_lost`.
 
 mod count;
+mod lost;
 mod report;
 mod scan;
 
@@ -46,6 +48,9 @@ const DAY_MS: u64 = 86_400_000;
 
 const PRIORITIES: [Priority; 2] = [Priority::Interactive, Priority::Bulk];
 
+/// What is said of names: findings, waiting jobs, orphans, lost ones.
+type Said = (Vec<String>, Vec<String>, Vec<String>, Vec<String>);
+
 /// A job that waits, as it was when it was looked at.
 #[derive(Debug)]
 struct Waiting {
@@ -63,6 +68,8 @@ struct Fsck<'a> {
     /// Every name that was checked.
     checked: HashSet<String>,
     waiting: HashMap<String, Waiting>,
+    /// Waiting jobs to be ended: their document is gone.
+    lost: Vec<lost::Lost>,
     orphans: BTreeSet<String>,
     /// Those of them that a bulk list names.
     bulk_orphans: BTreeSet<String>,
@@ -89,6 +96,7 @@ impl Queue {
             report: FsckReport::new(repair),
             checked: HashSet::new(),
             waiting: HashMap::new(),
+            lost: Vec::new(),
             orphans: BTreeSet::new(),
             bulk_orphans: BTreeSet::new(),
             tenants: BTreeSet::new(),
@@ -111,6 +119,8 @@ impl Queue {
         fsck.bells().await?;
         fsck.results().await?;
         fsck.counters().await?;
+        // Last: whoever ends a tenant's last job, by the counters, throws its lists away.
+        fsck.lost().await?;
         fsck.report.jobs = fsck.checked.len() as u64;
         fsck.report.tenants = fsck.tenants.len() as u64;
         Ok(fsck.report)
@@ -216,7 +226,7 @@ impl Fsck<'_> {
             for name in page {
                 call.arg(name);
             }
-            let (found, waiting, orphans): (Vec<String>, Vec<String>, Vec<String>) =
+            let (found, waiting, orphans, lost): Said =
                 call.invoke_async(&mut self.queue.commands()).await?;
             self.note(&found)?;
             for fields in waiting.chunks(5) {
@@ -228,6 +238,14 @@ impl Fsck<'_> {
                     priority: priority.clone(),
                 };
                 self.waiting.insert(name.clone(), waiting);
+            }
+            for fields in lost.chunks(3) {
+                let [name, admitted, attempts] = fields else { continue };
+                self.lost.push(lost::Lost {
+                    name: name.clone(),
+                    admitted: admitted.clone(),
+                    attempts: attempts.clone(),
+                });
             }
             self.orphans.extend(orphans);
         }

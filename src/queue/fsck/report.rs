@@ -77,8 +77,9 @@ kinds! {
         "it is removed";
     BodyMissing = "body_missing",
         "a job whose document is gone",
-        "it cannot be mended: the job ends as body_lost, and its producer is told; a dead letter can \
-         only be purged. Use maxmemory-policy noeviction";
+        "it cannot be brought back: a job that waits is ended as body_lost, and its producer is told; \
+         one that runs has read it, or ends so itself; a dead letter can only be purged. Use \
+         maxmemory-policy noeviction";
     Ring = "ring",
         "a tenant that is not in the turn where it belongs, or is where it does not",
         "it is put right";

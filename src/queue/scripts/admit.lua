@@ -76,7 +76,8 @@ if living(old[1]) then
   event('refused', name, 'id_conflict')
   return answer('conflict')
 end
-if old[1] and old[2] == digest then
+-- A cancelled one is wanted after all.
+if old[1] and old[1] ~= 'cancelled' and old[2] == digest then
   local line = call('GET', KEYS[6])
   if call('EXISTS', KEYS[4]) == 1 or (line and call('EXISTS', KEYS[5]) == 1) then
     dealt_with(worker, inbox, turn)

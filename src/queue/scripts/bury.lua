@@ -24,6 +24,10 @@ if not holds(name, token) then
   return answer(refusal(name, token, worker))
 end
 drop_lease(name, token, worker)
+if ARGV[5] ~= 'dead' then
+  -- It expired before it began, or was stopped: the attempt does not count.
+  call('HINCRBY', KEYS[1], 'attempts', -1)
+end
 remember(name, ARGV[11])
 end_job(name, ARGV[5], ARGV[6], token, math.max(tonumber(ARGV[9]), 60000))
 answer_producer(name, ARGV[7], ARGV[8], ARGV[10])

@@ -2,7 +2,7 @@
 -- histories and records. What is left of a job whose record is gone goes too.
 --
 -- KEYS  –
--- ARGV  prefix, then names, at most 100
+-- ARGV  prefix, then names, at most 100; of a single one the ready lists are searched too
 -- Returns how many {records, documents, results, dead letters} went, then the names of
 -- living jobs, which were not touched.
 
@@ -28,6 +28,13 @@ for i = 2, math.min(#ARGV, 101) do
     hold('pdf:' .. name, 0)
     for _, set in ipairs({ 'leased', 'delayed', 'deadlines' }) do
       call('ZREM', P .. set, name)
+    end
+    if #ARGV == 2 then
+      -- The name of a cancelled job stays in its ready list until somebody skips it.
+      for _, priority in ipairs({ 'interactive', 'bulk' }) do
+        call('LREM', P .. 'ready:' .. priority .. ':' .. tenant_of(name), 0, name)
+      end
+      place(tenant_of(name))
     end
   end
 end

@@ -17,6 +17,7 @@ if ARGV[6] == '1' then
   tenant_failed(tenant_of(name))
 else
   call('HINCRBY', KEYS[1], 'attempts', -1)
+  call('HINCRBY', KEYS[1], 'tries', 1)
 end
 local priority, delay = call('HGET', KEYS[1], 'priority'), tonumber(ARGV[5])
 -- One that somebody cancelled meanwhile is not waited for: the next claim ends it.

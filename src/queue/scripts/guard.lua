@@ -13,13 +13,13 @@
 -- bytes of results that are held}.
 
 local at, grace, lease_ms = now(), tonumber(ARGV[2]), tonumber(ARGV[3])
-local f = call('HMGET', KEYS[1], 'seen', 'hold_until')
-local seen, hold_until = tonumber(f[1] or at), tonumber(f[2] or 0)
+local f = call('HMGET', KEYS[1], 'seen', 'held_from', 'hold_until')
+local seen, held_from, hold_until = tonumber(f[1] or at), number(f[2]), number(f[3])
 begin()
 call('HSET', KEYS[1], 'seen', at)
 if at - seen > grace or seen - at > grace then
-  hold_until = at + grace
-  call('HSET', KEYS[1], 'hold_until', hold_until)
+  held_from, hold_until = at, at + grace
+  call('HSET', KEYS[1], 'held_from', held_from, 'hold_until', hold_until)
   event('clock', '', at > seen and 'gap' or 'back')
 end
 if seen - at > grace then
@@ -30,6 +30,6 @@ if seen - at > grace then
     call('ZADD', KEYS[3], at, worker)
   end
 end
--- A hold that lies further ahead than any hold is from before the clock went back.
-local sound = at >= hold_until or hold_until > at + grace
-return { sound and 1 or 0, paused() or '', number(call('HGET', KEYS[1], 'held')) }
+-- A hold that began later than now is from before the clock went back.
+local sound = at < held_from or at >= hold_until
+return { sound and 1 or 0, paused() or '', math.max(number(call('HGET', KEYS[1], 'held')), 0) }

@@ -2,11 +2,14 @@
 -- are ended now and not when their turn would have come.
 --
 -- KEYS  deadlines
--- ARGV  prefix, worker, token (a number is appended for each job), lease ms, at most so many
+-- ARGV  prefix, worker, token (a number is appended for each job), lease ms, at most so many, grace ms
 -- Returns a list of claims, as `claim` returns one.
 
 local at, worker, token = now(), ARGV[2], ARGV[3]
 local claims = {}
+if not is_heard(at, ARGV[6]) then
+  return claims
+end
 for i, name in ipairs(call('ZRANGEBYSCORE', KEYS[1], '-inf', at, 'LIMIT', 0, ARGV[5])) do
   begin()
   call('ZREM', KEYS[1], name)

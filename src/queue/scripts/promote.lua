@@ -1,11 +1,12 @@
 -- promote: delayed jobs whose time has come are ready.
 --
 -- KEYS  delayed
--- ARGV  prefix
+-- ARGV  prefix, grace ms
 -- Returns how many. At most 100 a call.
 
-local names = call('ZRANGEBYSCORE', KEYS[1], '-inf', now(), 'LIMIT', 0, 100)
-if #names == 0 then
+local at = now()
+local names = call('ZRANGEBYSCORE', KEYS[1], '-inf', at, 'LIMIT', 0, 100)
+if #names == 0 or not is_heard(at, ARGV[2]) then
   return 0
 end
 begin()

@@ -2,12 +2,12 @@
 -- not counted, the crash is, so that a job that kills workers comes to an end.
 --
 -- KEYS  leased
--- ARGV  prefix
+-- ARGV  prefix, grace ms
 -- Returns how many jobs are ready again. At most 100 a call.
 
 local at = now()
 local names = call('ZRANGEBYSCORE', KEYS[1], '-inf', at, 'LIMIT', 0, 100)
-if #names == 0 then
+if #names == 0 or not is_heard(at, ARGV[2]) then
   return 0
 end
 begin()
@@ -15,7 +15,7 @@ for _, name in ipairs(names) do
   local job = P .. 'job:' .. name
   local f = call('HMGET', job, 'state', 'token', 'worker', 'priority', 'attempts', 'claimed')
   call('ZREM', KEYS[1], name)
-  if f[1] == 'leased' then
+  if f[1] == 'leased' and f[2] and f[3] and f[4] then
     drop_lease(name, f[2], f[3])
     remember(name, cjson.encode({
       at = at, attempt = number(f[5]), worker = f[3], class = 'interrupted', code = 'lease_expired',

@@ -13,7 +13,7 @@ local lost, cancelled = {}, {}
 for i = 5, #ARGV, 2 do
   local name, token = ARGV[i], ARGV[i + 1]
   if holds(name, token) then
-    call('ZADD', P .. 'leased', 'XX', at + tonumber(ARGV[4]), name)
+    call('ZADD', P .. 'leased', at + tonumber(ARGV[4]), name)
     if call('HEXISTS', P .. 'job:' .. name, 'cancel') == 1 then
       cancelled[#cancelled + 1] = token
     end

@@ -4,15 +4,27 @@
 -- that are gone, and breakers of tenants that were idle for a day.
 --
 -- KEYS  held, dead
--- ARGV  prefix, cursor of the last call (0: from the start)
+-- ARGV  prefix, cursor of the last call (0: from the start), worker
 -- Returns the cursor of the next call (0: all was seen). About 500 results a call, 100 dead letters.
 
 local at = now()
 begin()
+if ARGV[2] == '0' then
+  -- One worker in a second is enough.
+  local swept = call('HMGET', STATE, 'swept', 'swept_by')
+  local ago = at - number(swept[1])
+  if swept[2] and swept[2] ~= ARGV[3] and ago >= 0 and ago < 1500 then
+    return '0'
+  end
+  call('HSET', STATE, 'swept', at, 'swept_by', ARGV[3])
+end
 local page = call('HSCAN', KEYS[1], ARGV[2], 'COUNT', 500)
 for i = 1, #page[2], 2 do
-  if call('EXISTS', P .. page[2][i]) == 0 then
-    hold(page[2][i], 0)
+  local key = page[2][i]
+  if string.sub(key, 1, 8) == 'replies:' then
+    hold_list(key)
+  elseif call('EXISTS', P .. key) == 0 then
+    hold(key, 0)
   end
 end
 
@@ -42,6 +54,9 @@ end
 for _, tenant in ipairs(call('ZRANGEBYSCORE', P .. 'tenants', '-inf', at - 30 * DAY_MS, 'LIMIT', 0, 20)) do
   if call('EXISTS', P .. 'tenant:' .. tenant, P .. 'use:' .. tenant) == 0 then
     call('ZREM', P .. 'tenants', tenant)
+  else
+    -- Looked at again tomorrow, so that it does not stand before the others.
+    call('ZADD', P .. 'tenants', at - 29 * DAY_MS, tenant)
   end
 end
 return page[1]

@@ -79,6 +79,12 @@ fn dead_letters_are_listed_shown_fetched_retried_and_purged() {
         operator.misused(&["dead", verb, "--tenant", "acme"], "--all");
     }
     operator.misused(&["job", "retry"], "NAME");
+    for verb in [&["dead", "ls"][..], &["dead", "retry", "--all"], &["dead", "purge", "--all"]] {
+        operator.fails(&[verb, &["--tenant", "a/b"]].concat(), 2, &["a/b", "no name of a tenant"]);
+    }
+    for none in ["0", "-1"] {
+        operator.misused(&["dead", "ls", "--limit", none], "for '--limit <N>'");
+    }
     operator.fails(&["dead", "retry", "a/b/c"], 2, &["a/b/c", "TENANT/ID"]);
 
     // Retried ones are rendered again, and die again.
@@ -100,7 +106,7 @@ fn dead_letters_are_listed_shown_fetched_retried_and_purged() {
     let lost: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_schema("dead retry", &[retried, mixed, lost]);
     operator.fails(&["dead", "show", "acme/b", "--document", back], 65, &["no longer has it"]);
-    operator.text(&["dead", "retry", "--all", "--tenant", "cafe"], &["2 of 2 dead letters"]);
+    operator.text(&["dead", "retry", "--all", "--tenant", "cafe"], &["2 of 2 dead letters are"]);
     for job in ["cafe/c", "cafe/d"] {
         take(&mut operator.redis, job, 30).unwrap();
     }
@@ -124,8 +130,14 @@ fn the_document_comes_back_without_its_assets_and_says_so() {
     let (reply, _) = take(&mut operator.redis, "default/a", 30).unwrap();
     assert_eq!(reply["status"], "dead", "{reply}");
     let dir = tempfile::tempdir().unwrap();
-    let back = file(dir.path(), "a.html", "old");
-    operator.text(&["dead", "show", "a", "--document", &back], &["without the asset that came"]);
+    let old = file(dir.path(), "old.html", "old");
+    operator.fails(&["dead", "show", "a", "--document", &old], 1, &["old.html", "a new file"]);
+    assert_eq!(std::fs::read_to_string(&old).unwrap(), "old");
+    let back = dir.path().join("a.html");
+    let path = back.to_str().unwrap();
+    operator.text(&["dead", "show", "a", "--document", path], &["without the asset that came"]);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&back.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
     assert_eq!(std::fs::read_to_string(&back).unwrap(), "<p>Short");
     let piped = operator.run(&["dead", "show", "a", "--document", "-"]);
     assert_eq!(piped.stdout, b"<p>Short");
@@ -201,9 +213,17 @@ fn bulk_work_shows_its_progress_on_a_terminal() {
     }
     let line =
         format!("{} dead purge --all --redis {}", env!("CARGO_BIN_EXE_tillroll"), operator.url);
-    let output = run(std::process::Command::new("script")
-        .args(["-qec", &line, "/dev/null"])
-        .env("TERM", "xterm"));
+    let on_a_terminal = |line: &str| {
+        let mut script = std::process::Command::new("script");
+        run(script.args(["-qec", line, "/dev/null"]).env("TERM", "xterm"))
+    };
+    // Nobody answers.
+    let asked = on_a_terminal(&line);
+    let shown = String::from_utf8_lossy(&asked.stdout).into_owned();
+    assert_eq!(asked.status.code(), Some(2), "{shown}");
+    assert!(shown.contains("Forget 250 dead letters") && shown.contains("--yes"), "{shown}");
+    assert_eq!(operator.redis.zcard::<_, i64>(format!("{PREFIX}dead")).unwrap(), 250);
+    let output = on_a_terminal(&format!("{line} --yes"));
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && shown.contains("/250"), "{shown}");
     assert!(shown.contains("250 of 250 dead letters are gone for good"), "{shown}");

@@ -3,6 +3,7 @@
 
 mod jobs;
 mod memory;
+mod restart;
 mod settings;
 
 use std::process::{Child, Output, Stdio};
@@ -102,9 +103,9 @@ fn a_paused_queue_starts_nothing_and_a_draining_one_takes_nothing() {
     assert_eq!((&status["state"], &status["jobs"]["ready"]), (&"paused".into(), &1.into()));
     assert!(status["claims_paused"].as_str().unwrap().contains("queue resume"), "{status}");
     operator.text(&["status"], &["PAUSED", "no job is started", "1 ready"]);
-    operator.text(&["queue", "pause"], &["is paused", "1 job wait", "tillroll queue resume"]);
+    operator.text(&["queue", "pause"], &["is paused: ", "1 job waits or", "tillroll queue resume"]);
 
-    operator.text(&["queue", "resume"], &["is open"]);
+    operator.text(&["queue", "resume"], &["is open (was paused): "]);
     take(&mut operator.redis, "acme/one", 30).unwrap();
     operator.text(&["status"], &["state: open", "1 done"]);
 
@@ -112,7 +113,7 @@ fn a_paused_queue_starts_nothing_and_a_draining_one_takes_nothing() {
     operator.push(r#"{"id":"later","tenant":"acme","delay_ms":3600000,"html":"<p>x"}"#);
     operator.heard("admitted", "acme/later");
     let wait = ["queue", "drain", "--wait", "--timeout", "400ms"];
-    operator.fails(&wait, 69, &["1 jobs have not ended", "still refuses"]);
+    operator.fails(&wait, 69, &["1 job has not ended: 1 delayed", "still refuses"]);
     operator.push(element("acme", "two", "Two"));
     let (reply, _) = take(&mut operator.redis, "acme/two", 30).unwrap();
     assert_eq!(
@@ -180,7 +181,7 @@ fn tenants_are_listed_shown_and_set() {
     assert_eq!(listed["tenants"].as_array().unwrap().len(), 2, "{listed}");
     // What is not named stays; `default` takes a cap away.
     let reset = ["tenant", "set", "acme", "--state", "open", "--jobs", "default", "--bytes", "0"];
-    operator.text(&reset, &["open", "1 of the queue's limit", "2.5", "of 1"]);
+    operator.text(&reset, &["open", "of the queue's limit", "2.5", "of 1"]);
     take(&mut operator.redis, "acme/one", 30).unwrap();
     let reset = operator.json(&["tenant", "show", "acme"]);
     assert!(reset["jobs_cap"].is_null() && reset["bytes_cap"].is_null(), "{reset}");
@@ -192,6 +193,9 @@ fn tenants_are_listed_shown_and_set() {
     operator.misused(&["tenant", "set", "acme"], "--weight");
     for (flag, wrong, expected) in [
         ("--weight", "0", "0.01 to 100"),
+        ("--weight", "-1", "0.01 to 100"),
+        ("--running", "-1", "a number, or default"),
+        ("--bytes", "-5MB", "a size like"),
         ("--running", "many", "a number, or default"),
         ("--bytes", "5", "no unit"),
         ("--state", "shut", "open, paused or draining"),

@@ -7,7 +7,7 @@ use redis::Commands;
 
 use super::Operator;
 use crate::command_line::run;
-use crate::json::assert_schema;
+use crate::json::{assert_schema, json};
 use crate::support::{PREFIX, Worker, element, take, tillroll};
 
 #[test]
@@ -16,15 +16,42 @@ fn a_tenant_whose_attempts_all_fail_is_named_by_status() {
     let _: i64 = operator.redis.sadd(format!("{PREFIX}broken"), "acme").unwrap();
     let status = operator.json(&["status"]);
     assert_eq!(status["broken_tenants"][0], "acme", "{status}");
+    // Before there is a worker: that one would find that it is not true.
+    operator.text(&["status"], &["one job at a time", "acme"]);
+    operator.json(&["tenant", "set", "cafe", "--state", "paused"]);
+    operator.json(&["tenant", "set", "bistro", "--state", "draining"]);
+    let closed = operator.json(&["status"]);
+    assert_eq!(closed["closed_tenants"].as_array().unwrap().len(), 2, "{closed}");
+    operator.text(&["status"], &["not started: cafe", "refused: bistro"]);
     assert_schema(
         "status",
-        &[status, {
+        &[status, closed, {
             let _worker = Worker::start(&operator.url, &["--renderer", "null"]);
             operator.json(&["queue", "pause"]);
             operator.json(&["status"])
         }],
     );
-    operator.text(&["status"], &["one job at a time", "acme"]);
+}
+
+#[test]
+fn a_redis_that_takes_no_writes_is_told_by_status() {
+    let mut operator = Operator::new();
+    let well = operator.json(&["status"]);
+    assert!(well["redis_refuses_writes"].is_null(), "{well}");
+    let mut set = |name: &str, value: &str| {
+        let mut set = redis::cmd("CONFIG");
+        let _: () = set.arg("SET").arg(name).arg(value).query(&mut operator.redis).unwrap();
+    };
+    set("maxmemory", "1");
+    let full = json(tillroll().args(["status", "--redis", &operator.url]));
+    set("maxmemory", "0");
+    let full = full["redis_refuses_writes"].as_str().unwrap();
+    assert!(full.contains("redis is full") && full.contains("raise maxmemory"), "{full}");
+    set("min-replicas-to-write", "1");
+    operator.text(&["status"], &["TAKES NO WRITES", "fewer replicas", "fix: bring its replicas"]);
+    let mut replica = redis::cmd("REPLICAOF");
+    let _: () = replica.arg("127.0.0.1").arg("1").query(&mut operator.redis).unwrap();
+    operator.text(&["status"], &["TAKES NO WRITES", "is a replica here"]);
 }
 
 #[test]
@@ -100,6 +127,7 @@ fn workers_are_told_and_do_it() {
     slots(&operator, &[(ids[0], 2), (ids[1], 2)]);
 
     operator.fails(&["scale", "0"], 2, &["\"0\"", "1 to 512"]);
+    operator.fails(&["scale", "-1"], 2, &["\"-1\"", "1 to 512"]);
     operator.fails(&["scale", "2", "--worker", "me"], 69, &["\"me\"", "tillroll status"]);
     operator.fails(&["config", "set", "log.level", "loud"], 2, &["log.level", "\"debug\""]);
     operator.fails(&["config", "set", "drain.timeout", "soon"], 2, &["drain.timeout", "30s"]);

@@ -190,7 +190,7 @@ async fn a_worker_works_with_its_permissions() {
     assert_eq!(rig.reply_to("mailer").await.status(), "done");
     // What is taken over from others, and what the other commands need.
     let queue = Rig::queue_at(url.as_str(), "w2", PATIENCE).await;
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     queue.counts().await.unwrap();
     queue.workers().await.unwrap();
     queue.control("w1", "{\"command\":\"scale\",\"slots\":1}").await.unwrap();
@@ -263,6 +263,54 @@ async fn an_operator_can_look_at_everything() {
         assert!(ran.status.success() || arguments[0] == "doctor", "{arguments:?}: {shown}");
         assert!(!shown.contains("NOPERM") && !shown.contains("WORKER-PASSWORD"), "{shown}");
     }
+    let log: Vec<Value> = rig.ask(&["ACL", "LOG"]).await;
+    assert_eq!(log, Vec::new(), "nothing was refused on the way");
+}
+
+#[tokio::test]
+async fn a_queue_is_checked_mended_and_emptied_with_these_permissions() {
+    let rig = Rig::new();
+    let url = worker_of(&rig);
+    let queue = Rig::queue_at(url.as_str(), "w1", PATIENCE).await;
+    queue.renew(&[], "{}").await.unwrap();
+    rig.admit_many(&queue, Interactive, ("acme", "r"), 4).await;
+    rig.admit(&queue, b"{\"id\":\"later\",\"tenant\":\"acme\",\"delay_ms\":3600000}\n<p>").await;
+    queue.finish(&expect_claim(&queue).await.lease, &done(b"%PDF"), None).await.unwrap();
+    assert!(queue.fsck(false).await.unwrap().is_clean());
+    let name = |text| Name::parse(text).unwrap();
+    let keys = &rig.keys;
+    for broken in [
+        keys.ring(Interactive),
+        keys.tenants(),
+        keys.state(),
+        keys.job(&name("acme/r-1")),
+        keys.document(&name("acme/r-2")),
+        keys.delayed(),
+        keys.document(&name("acme/later")),
+    ] {
+        assert_eq!(rig.ask::<u64>(&["DEL", &broken]).await, 1, "{broken}");
+    }
+    assert!(queue.fsck(false).await.unwrap().unmended() > 5);
+    assert_eq!(queue.fsck(true).await.unwrap().unmended(), 0);
+    // What is not counted is measured: operators may do that.
+    assert_eq!(rig.ask::<u64>(&["DEL", &keys.held()]).await, 1);
+    run(&rig, command("operator"));
+    for arguments in [
+        &["queue", "fsck", "--repair"][..],
+        &["queue", "fsck"],
+        &["tenant", "forget", "acme", "--job", "r-3", "--yes"],
+        &["tenant", "forget", "acme", "--yes"],
+        &["queue", "fsck"],
+    ] {
+        let ran = Command::new(env!("CARGO_BIN_EXE_tillroll"))
+            .args(arguments)
+            .env("REDIS_URL", &url)
+            .env("HOME", rig.server.path(""))
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{arguments:?}: {ran:?}");
+    }
+    assert!(!rig.exists(&keys.job(&name("acme/r-0"))).await);
     let log: Vec<Value> = rig.ask(&["ACL", "LOG"]).await;
     assert_eq!(log, Vec::new(), "nothing was refused on the way");
 }

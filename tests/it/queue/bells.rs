@@ -78,7 +78,7 @@ async fn whatever_makes_room_or_work_rings() {
     assert_eq!(rig.bells().await, (true, false), "after a release");
     let claimed = expect_claim(&queue).await;
     rig.expire_lease(&claimed.lease.name().to_string()).await;
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     assert_eq!(rig.bells().await, (true, false), "after a reaped lease");
 
     queue.set_state(State::Paused).await.unwrap();

@@ -98,7 +98,7 @@ async fn a_broken_tenant_is_known_for_a_day_and_then_forgotten() {
     queue.finish(&claimed.lease, &dead(), None).await.unwrap();
     // After it, housekeeping forgets it.
     rig.ask::<u64>(&["PEXPIRE", &used, "0"]).await;
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     assert!(!is_broken(&rig).await, "nobody can mend it any more");
     assert_eq!(queue.counts().await.unwrap().broken, 0);
 }

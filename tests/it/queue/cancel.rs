@@ -33,7 +33,7 @@ async fn a_waiting_job_ends_and_its_producer_is_answered() {
         assert_eq!(again, Cancelled::Before("cancelled".to_owned()));
         assert_eq!(rig.length(&rig.keys.reply(&name("default/r"))).await, 0);
         assert_eq!(try_claim(&queue, true).await, None);
-        queue.housekeep().await.unwrap();
+        queue.housekeep(true).await.unwrap();
         rig.assert_at_rest().await;
     }
     assert_eq!(rig.events("cancelled").await.len(), 3);
@@ -119,7 +119,7 @@ async fn one_that_was_cancelled_and_whose_worker_died_is_ended_by_the_next() {
     assert!(!first.cancelled);
     queue.cancel(&name("default/r")).await.unwrap();
     rig.expire_lease("default/r").await;
-    assert_eq!(queue.housekeep().await.unwrap().reaped, 1);
+    assert_eq!(queue.housekeep(true).await.unwrap().reaped, 1);
     let next = expect_claim(&queue).await;
     assert!(next.cancelled);
     queue.finish(&next.lease, &as_cancelled(), None).await.unwrap();

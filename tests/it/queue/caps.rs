@@ -176,7 +176,7 @@ async fn every_limit_has_its_rejection_and_says_when_to_come_back() {
         assert_eq!(rig.reply(&format!("acme/{id}")).await.status(), "done");
     }
     worker.stop(Stop::Drain).await;
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     rig.assert_at_rest().await;
 }
 

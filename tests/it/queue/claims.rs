@@ -106,7 +106,7 @@ async fn a_heartbeat_keeps_leases_and_names_those_that_are_lost() {
     let leases = [(kept.name().clone(), kept.token().to_owned())];
     assert_eq!(queue.renew(&leases, "{}").await.unwrap().lost, [""; 0]);
     let other = rig.queue("w2").await;
-    assert_eq!(other.housekeep().await.unwrap().reaped, 1, "only what was not renewed");
+    assert_eq!(other.housekeep(true).await.unwrap().reaped, 1, "only what was not renewed");
     rig.assert_consistent().await;
     let both = [leases[0].clone(), (lost.name().clone(), lost.token().to_owned())];
     assert_eq!(queue.renew(&both, "{}").await.unwrap().lost, [lost.token()]);
@@ -124,7 +124,7 @@ async fn a_worker_that_lost_its_lease_writes_nothing() {
     rig.admit(&frozen, &document("acme", "r-1", "<p>")).await;
     let stale = expect_claim(&frozen).await.lease;
     rig.expire_lease("acme/r-1").await;
-    other.housekeep().await.unwrap();
+    other.housekeep(true).await.unwrap();
 
     let write_everything = async || {
         for ending in [done(b"%PDF stale"), dead()] {
@@ -158,7 +158,7 @@ async fn tokens_are_equal_or_not_never_older_or_newer() {
     let first = "w1:2:00000000".to_owned();
     let stale = queue.claim(under(&first)).await.unwrap().unwrap().lease;
     rig.expire_lease("acme/r-1").await;
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     // A counter that went back, as after a failover.
     let second = "w1:1:00000000".to_owned();
     let holder = queue.claim(under(&second)).await.unwrap().unwrap().lease;

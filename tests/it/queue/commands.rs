@@ -89,7 +89,11 @@ const TOO_NEW: &[&str] = &[
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {
-    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/queue")];
+    below("src/queue")
+}
+
+fn below(part: &str) -> Vec<(PathBuf, String)> {
+    let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(part)];
     let mut found = Vec::new();
     while let Some(directory) = open.pop() {
         for entry in std::fs::read_dir(directory).unwrap() {
@@ -156,5 +160,17 @@ fn no_option_is_newer_than_redis_6_0_and_no_script_needs_flags() {
             }
         }
         assert!(!text.starts_with("#!"), "{}: 6.x knows no script flags", path.display());
+    }
+}
+
+/// A full Redis refuses to queue commands, and no permissions of ours have MULTI.
+#[test]
+fn nothing_is_a_transaction() {
+    let sources = below("src");
+    assert!(sources.len() > 50, "the sources were not read");
+    for (path, text) in sources {
+        for way in [".atomic()", "\"MULTI\"", "\"EXEC\"", "'MULTI'"] {
+            assert!(!text.contains(way), "{} uses {way}", path.display());
+        }
     }
 }

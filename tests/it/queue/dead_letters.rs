@@ -47,7 +47,7 @@ async fn the_history_tells_of_every_attempt_that_did_not_end_well() {
     queue.retry(&lease, Duration::ZERO, false, "browser_died").await.unwrap();
     expect_claim(&queue).await;
     rig.expire_lease("acme/r").await;
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     let lease = expect_claim(&queue).await.lease;
     queue.release(&lease, "released", false, None).await.unwrap();
     let lease = expect_claim(&queue).await.lease;
@@ -113,7 +113,7 @@ async fn a_revived_job_has_all_its_attempts_and_its_producer_waits_for_the_new_r
     assert_eq!(rig.reply("default/r").await.status(), "done");
     let counts = queue.counts().await.unwrap();
     assert_eq!((counts.dead, counts.dead_bytes), (0, 0));
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     rig.assert_at_rest().await;
     assert_eq!(queue.revive(&name("default/r")).await.unwrap(), Revived::NotDead);
     assert_eq!(queue.revive(&name("default/never")).await.unwrap(), Revived::Unknown);
@@ -189,7 +189,7 @@ async fn the_oldest_are_forgotten_where_there_are_too_many_or_too_large_or_too_o
     bury(&rig, &queue, ("acme", "old"), 70, &of_age(1)).await;
     bury(&rig, &queue, ("acme", "new"), 10, &of_age(2)).await;
     let dead = async || {
-        queue.housekeep().await.unwrap();
+        queue.housekeep(true).await.unwrap();
         rig.assert_consistent().await;
         queue.counts().await.unwrap().dead
     };

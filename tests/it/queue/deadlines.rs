@@ -59,7 +59,7 @@ async fn an_overdue_job_is_answered_while_its_turn_is_far_away() {
     assert_eq!(renderer.rendered(), ["<p>first"]);
     let queue = rig.queue("operator").await;
     assert_eq!(try_claim(&queue, true).await, None, "names that stayed behind are skipped");
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     rig.assert_at_rest().await;
 }
 
@@ -79,7 +79,7 @@ async fn three_hundred_that_are_overdue_at_once_are_all_answered() {
     }
     worker.stop(Stop::Drain).await;
     assert_eq!(renderer.rendered(), [""; 0]);
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     assert_eq!(try_claim(&queue, true).await, None);
     assert_eq!(try_claim(&queue, true).await, None);
     assert_eq!(try_claim(&queue, true).await, None);
@@ -104,11 +104,11 @@ async fn a_job_that_started_in_time_is_never_late_afterwards() {
     let claimed = expect_claim(&queue).await;
     past_it().await;
     queue.retry(&claimed.lease, Duration::ZERO, true, "scripted").await.unwrap();
-    assert_eq!(queue.housekeep().await.unwrap().overdue, []);
+    assert_eq!(queue.housekeep(true).await.unwrap().overdue, []);
     let claimed = expect_claim(&queue).await;
     assert!(!claimed.expired, "it had started once");
     rig.expire_lease("acme/r").await;
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     assert!(!expect_claim(&queue).await.expired);
 }
 
@@ -118,13 +118,13 @@ async fn an_overdue_job_is_leased_by_one_worker_and_found_again_where_that_one_d
     let (one, two) = (rig.queue("w1").await, rig.queue("w2").await);
     admit(&rig, &one, 1, ",\"delay_ms\":1800000").await;
     pass(&rig, "acme/r-0").await;
-    let leased = one.housekeep().await.unwrap().overdue;
+    let leased = one.housekeep(true).await.unwrap().overdue;
     assert_eq!(leased.len(), 1);
     assert!(leased[0].expired);
-    assert_eq!(two.housekeep().await.unwrap().overdue, []);
+    assert_eq!(two.housekeep(true).await.unwrap().overdue, []);
     rig.assert_consistent().await;
     rig.expire_lease("acme/r-0").await;
-    assert_eq!(two.housekeep().await.unwrap().reaped, 1);
+    assert_eq!(two.housekeep(true).await.unwrap().reaped, 1);
     assert!(expect_claim(&two).await.expired);
     rig.assert_consistent().await;
 }
@@ -157,7 +157,7 @@ async fn a_duplicate_of_an_expired_job_starts_anew() {
     let queue = rig.queue("w1").await;
     admit(&rig, &queue, 1, "").await;
     pass(&rig, "acme/r-0").await;
-    let mut leased = queue.housekeep().await.unwrap().overdue;
+    let mut leased = queue.housekeep(true).await.unwrap().overdue;
     let ending = tillroll::queue::Ending {
         status: tillroll::job::Status::Expired,
         ..crate::support::rig::dead()

@@ -168,7 +168,7 @@ async fn a_job_whose_worker_died_is_waited_for_until_its_lease_is_over() {
     let (done, ()) = tokio::join!(forget(&queue, &acme), async {
         rig.event("cancelling", "acme/held").await;
         rig.expire_lease("acme/held").await;
-        assert_eq!(died.housekeep().await.unwrap().reaped, 1);
+        assert_eq!(died.housekeep(true).await.unwrap().reaped, 1);
     });
     assert_eq!((done.jobs, done.cancelled, done.running.len()), (1, 1, 0));
     assert!(!done.kept);

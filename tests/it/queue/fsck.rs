@@ -8,7 +8,7 @@ use tillroll::queue::{Counters, Damage, FsckReport, Queue};
 use tillroll::worker::Stop;
 
 use crate::support::rig::{dead, done};
-use crate::support::{Calls, Rig, Running, Scripted, document, expect_claim};
+use crate::support::{Calls, Rig, Running, Scripted, document, expect_claim, under};
 
 /// A queue with a job in every state: `acme/ready`, `acme/bulk`, `acme/leased`,
 /// `acme/delayed`, `acme/due` (has a deadline), `acme/done`, `acme/dead`.
@@ -195,15 +195,62 @@ async fn documents_of_ended_jobs_go() {
 }
 
 #[tokio::test]
-async fn a_document_that_is_gone_is_told_and_its_job_ends() {
+async fn a_waiting_job_whose_document_is_gone_ends_and_its_producer_is_told() {
+    // Nothing is claimed meanwhile, and one of them is due in an hour.
+    for waits in ["acme/ready", "acme/bulk", "acme/due", "acme/delayed"] {
+        let (rig, queue) = breaks(&format!("DEL P:doc:{waits}"), &["body_missing"]).await;
+        let answer = rig.reply(waits).await;
+        assert_eq!((answer.status(), answer.code()), ("dead", "body_lost"), "{waits}");
+        assert_eq!(rig.field(waits, "state").await.as_deref(), Some("dead"));
+        let died = rig.events("dead").await.pop().unwrap();
+        assert_eq!((died.0.as_str(), died.1.as_str()), (waits, "body_lost"));
+        // The others are claimed as before; nobody gets this one.
+        let name = Name::parse(waits).unwrap();
+        while let Some(claim) = queue.claim(under(&queue.token())).await.unwrap() {
+            assert_ne!(claim.lease.name(), &name);
+            queue.finish(&claim.lease, &done(b"%PDF"), None).await.unwrap();
+        }
+        rig.assert_consistent().await;
+    }
+    // Its place in a list or set was lost as well.
+    for (waits, rest) in
+        [("acme/ready", "ready:interactive:acme acme/ready"), ("acme/delayed", "delayed")]
+    {
+        let (rig, queue) = every_state().await;
+        let key = format!("{}{}", rig.keys.prefix(), rest.split(' ').next().unwrap());
+        let document = rig.keys.document(&Name::parse(waits).unwrap());
+        let _: i64 = rig.ask(&["DEL", &document, &key]).await;
+        assert_eq!(queue.fsck(true).await.unwrap().unmended(), 0);
+        assert!(queue.fsck(false).await.unwrap().is_clean());
+        assert_eq!(rig.reply(waits).await.code(), "body_lost");
+        rig.assert_consistent().await;
+    }
+}
+
+#[tokio::test]
+async fn lists_are_not_thrown_away_by_wrong_counters_when_a_lost_job_ends() {
     let (rig, queue) = every_state().await;
-    let _: i64 = rig.ask(&["DEL", &rig.keys.document(&Name::parse("acme/ready").unwrap())]).await;
+    let document = rig.keys.document(&Name::parse("acme/delayed").unwrap());
+    let _: i64 = rig.ask(&["DEL", &document, &rig.keys.used_by("acme")]).await;
+    assert_eq!(queue.fsck(true).await.unwrap().unmended(), 0);
+    assert!(queue.fsck(false).await.unwrap().is_clean());
+    assert_eq!(rig.reply("acme/delayed").await.code(), "body_lost");
+    rig.assert_consistent().await;
+    expect_claim(&queue).await;
+}
+
+#[tokio::test]
+async fn a_running_job_whose_document_is_gone_is_left_to_its_worker() {
+    let (rig, queue) = every_state().await;
+    let _: i64 = rig.ask(&["DEL", &rig.keys.document(&Name::parse("acme/leased").unwrap())]).await;
     let report = queue.fsck(true).await.unwrap();
     assert_eq!(kinds(&report), BTreeMap::from([("body_missing", 1)]));
     assert_eq!(report.unmended(), 1);
-    assert_eq!(report.findings[&Damage::BodyMissing].examples, ["acme/ready"]);
+    assert_eq!(report.findings[&Damage::BodyMissing].examples, ["acme/leased"]);
+    // Its worker is gone.
+    rig.expire_lease("acme/leased").await;
     let worker = Running::start(&rig, "w2", &Scripted::open(), 1).await;
-    assert_eq!(rig.reply("acme/ready").await.code(), "body_lost");
+    assert_eq!(rig.reply("acme/leased").await.code(), "body_lost");
     worker.stop(Stop::Drain).await;
     assert!(queue.fsck(false).await.unwrap().is_clean());
 }
@@ -323,7 +370,7 @@ async fn many_results_are_added_up_in_pages() {
 #[tokio::test]
 async fn an_element_that_a_forgotten_worker_left_is_adopted() {
     let (rig, queue) = breaks("RPUSH P:stage:w9 {\"id\":\"left\"}\n<p>", &["stage_unlisted"]).await;
-    assert_eq!(queue.housekeep().await.unwrap().adopted, 1);
+    assert_eq!(queue.housekeep(true).await.unwrap().adopted, 1);
     assert_eq!(rig.length(&rig.keys.inbox(Interactive)).await, 1);
 }
 
@@ -397,6 +444,6 @@ async fn a_retry_that_waits_is_due_at_once_when_its_time_is_lost() {
     let name = lease.name().to_string();
     let _: i64 = rig.ask(&["ZREM", &rig.keys.delayed(), &name]).await;
     queue.fsck(true).await.unwrap();
-    assert_eq!(queue.housekeep().await.unwrap().promoted, 1);
+    assert_eq!(queue.housekeep(true).await.unwrap().promoted, 1);
     assert_eq!(rig.field(&name, "state").await.as_deref(), Some("ready"));
 }

@@ -22,7 +22,7 @@ async fn end(rig: &Rig, queue: &Queue, id: &str, ending: &Ending) {
 }
 
 async fn held(queue: &Queue) -> u64 {
-    queue.housekeep().await.unwrap().held
+    queue.housekeep(true).await.unwrap().held
 }
 
 /// Bytes that Redis holds for producers, really.

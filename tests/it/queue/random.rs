@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
                 if !self.held.is_empty() {
                     let (worker, lease) = self.held.swap_remove(lease % self.held.len());
                     self.rig.expire_lease(&lease.name().to_string()).await;
-                    assert_eq!(self.workers[1 - worker].housekeep().await.unwrap().reaped, 1);
+                    assert_eq!(self.workers[1 - worker].housekeep(true).await.unwrap().reaped, 1);
                     self.stale.push((worker, lease));
                 }
             }
@@ -320,7 +320,7 @@ impl<'a> Run<'a> {
         for name in self.rig.ask::<Vec<String>>(&["ZRANGE", &delayed, "0", "-1"]).await {
             self.rig.make_due(&name).await;
         }
-        self.workers[0].housekeep().await.unwrap();
+        self.workers[0].housekeep(true).await.unwrap();
     }
 
     /// The element of the silent worker is admitted by the other one.
@@ -332,7 +332,7 @@ impl<'a> Run<'a> {
         let workers = self.rig.keys.workers();
         let past: u64 = self.rig.ask::<Vec<u64>>(&["TIME"]).await[0] * 1000 - 60_000;
         let _: u64 = self.rig.ask(&["ZADD", &workers, &past.to_string(), "w0"]).await;
-        assert_eq!(self.workers[1].housekeep().await.unwrap().adopted, 1);
+        assert_eq!(self.workers[1].housekeep(true).await.unwrap().adopted, 1);
         self.workers[0].renew(&[], "{}").await.unwrap();
         let taken: Option<Vec<u8>> = self.rig.ask(&["RPOP", &self.rig.keys.inbox(inbox)]).await;
         assert_eq!(taken.as_ref(), Some(&element));

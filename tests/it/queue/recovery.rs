@@ -18,8 +18,8 @@ async fn a_lease_that_ran_out_counts_a_crash_and_no_attempt() {
     for crashes in 1..=3 {
         expect_claim(&gone).await;
         rig.expire_lease("acme/r-1").await;
-        assert_eq!(other.housekeep().await.unwrap().reaped, 1);
-        assert_eq!(other.housekeep().await.unwrap().reaped, 0);
+        assert_eq!(other.housekeep(true).await.unwrap().reaped, 1);
+        assert_eq!(other.housekeep(true).await.unwrap().reaped, 0);
         rig.assert_consistent().await;
         let claimed = expect_claim(&other).await;
         assert_eq!(claimed.lease.name().id(), "r-1", "it had waited longest");
@@ -37,7 +37,7 @@ async fn a_claim_after_the_reaper_is_a_new_one() {
     let token = queue.token();
     queue.claim(under(&token)).await.unwrap().unwrap();
     rig.expire_lease("acme/r-1").await;
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     let again = queue.claim(under(&token)).await.unwrap().unwrap();
     assert_eq!((again.attempt, again.crashes), (1, 1));
     rig.assert_consistent().await;
@@ -53,10 +53,10 @@ async fn the_stages_of_a_silent_worker_are_adopted_and_those_of_a_live_one_never
             rig.stage(queue, inbox, &document(queue.worker(), inbox.as_str(), "<p>")).await;
         }
     }
-    assert_eq!(live.housekeep().await.unwrap().adopted, 0);
+    assert_eq!(live.housekeep(true).await.unwrap().adopted, 0);
     let past: u64 = rig.ask::<Vec<u64>>(&["TIME"]).await[0] * 1000 - 40_000;
     let _: u64 = rig.ask(&["ZADD", &rig.keys.workers(), &past.to_string(), "silent"]).await;
-    assert_eq!(live.housekeep().await.unwrap().adopted, 2);
+    assert_eq!(live.housekeep(true).await.unwrap().adopted, 2);
     for inbox in [Interactive, Bulk] {
         assert_eq!(rig.length(&rig.keys.inbox(inbox)).await, 1);
         assert_eq!(rig.length(&rig.keys.stage(inbox, "silent")).await, 0);
@@ -77,10 +77,10 @@ async fn an_element_that_reaches_a_worker_just_after_it_left_is_adopted() {
     let (leaver, other) = (rig.queue("leaver").await, rig.queue("other").await);
     leaver.renew(&[], "{}").await.unwrap();
     leaver.leave().await.unwrap();
-    assert_eq!(other.housekeep().await.unwrap().adopted, 0);
+    assert_eq!(other.housekeep(true).await.unwrap().adopted, 0);
     // Redis may learn later that the leaver's blocked read is gone.
     rig.stage(&leaver, Interactive, &document("acme", "r-1", "<p>")).await;
-    assert_eq!(other.housekeep().await.unwrap().adopted, 1, "nobody looks after this stage");
+    assert_eq!(other.housekeep(true).await.unwrap().adopted, 1, "nobody looks after this stage");
     assert_eq!(rig.length(&rig.keys.inbox(Interactive)).await, 1);
 }
 
@@ -93,7 +93,7 @@ async fn a_worker_that_is_silent_for_long_is_forgotten_with_its_keys() {
     let control = rig.keys.control("silent");
     let _: u64 = rig.ask(&["RPUSH", &control, "{}"]).await;
     let _: u64 = rig.ask(&["ZADD", &rig.keys.workers(), "1", "silent"]).await;
-    assert_eq!(other.housekeep().await.unwrap().adopted, 1, "not without its stage");
+    assert_eq!(other.housekeep(true).await.unwrap().adopted, 1, "not without its stage");
     assert_eq!(rig.ask::<Option<u64>>(&["ZSCORE", &rig.keys.workers(), "silent"]).await, None);
     assert!(!rig.exists(&control).await);
 }
@@ -117,7 +117,7 @@ async fn scripts_that_redis_forgot_are_loaded_again_in_every_transition() {
         let (settled, _) = queue.finish(&claimed.lease, &ending, None).await.unwrap();
         assert_eq!(settled, Settled::Accepted);
         flush().await;
-        queue.housekeep().await.unwrap();
+        queue.housekeep(true).await.unwrap();
         flush().await;
         rig.stage(&queue, Interactive, b"nonsense").await;
         let ttl = Duration::from_secs(60);

@@ -142,7 +142,7 @@ async fn a_retry_comes_back_and_counts_or_not() {
         if delay == later {
             assert_eq!(queue.claim(under(&queue.token())).await.unwrap(), None);
             rig.make_due("acme/r-1").await;
-            queue.housekeep().await.unwrap();
+            queue.housekeep(true).await.unwrap();
         }
         let claimed = expect_claim(&queue).await;
         assert_eq!(claimed.attempt, attempt);
@@ -180,7 +180,7 @@ async fn a_dead_letter_keeps_its_document_until_it_is_forgotten() {
     assert_eq!(queue.counts().await.unwrap().dead, 1);
     // When its time is over, housekeeping takes all that is left of it.
     let _: u64 = rig.ask(&["ZADD", &rig.keys.dead(), "XX", "1", "acme/r-1"]).await;
-    queue.housekeep().await.unwrap();
+    queue.housekeep(true).await.unwrap();
     let counts = queue.counts().await.unwrap();
     assert_eq!((counts.dead, counts.dead_bytes), (0, 0));
     for key in [rig.keys.job(lease.name()), rig.keys.document(lease.name())] {

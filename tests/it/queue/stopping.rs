@@ -81,7 +81,7 @@ async fn a_render_stops_at_once_when_its_job_is_cancelled() {
     let totals = worker.stop(Stop::Drain).await;
     assert_eq!((totals.done, totals.lost, totals.released), (0, 0, 0));
     assert_eq!(rig.events("released").await, []);
-    operator.housekeep().await.unwrap();
+    operator.housekeep(true).await.unwrap();
     rig.assert_at_rest().await;
 }
 
@@ -101,7 +101,7 @@ async fn the_heartbeat_tells_where_the_message_was_lost() {
     assert_eq!(rig.reply("acme/r").await.status(), "cancelled");
     assert_eq!(*renderer.dropped.borrow(), 1);
     worker.stop(Stop::Drain).await;
-    operator.housekeep().await.unwrap();
+    operator.housekeep(true).await.unwrap();
     rig.assert_at_rest().await;
 }
 
@@ -153,6 +153,6 @@ async fn a_redis_that_is_emptied_under_load_is_worked_with_again_at_once() {
         done += worker.stop(Stop::Drain).await.done;
     }
     assert_eq!(done, 20, "a result from before was accepted");
-    rig.queue("operator").await.housekeep().await.unwrap();
+    rig.queue("operator").await.housekeep(true).await.unwrap();
     rig.assert_at_rest().await;
 }

@@ -237,7 +237,7 @@ async fn a_render_stops_when_its_lease_is_lost_and_writes_nothing() {
     // The worker renews meanwhile: it may take more than one try.
     while rig.field("acme/r-1", "crashes").await.is_none() {
         rig.expire_lease("acme/r-1").await;
-        other.housekeep().await.unwrap();
+        other.housekeep(true).await.unwrap();
     }
     let theirs = expect_claim(&other).await;
     worker.wait_for("without its lease", |seen| seen.totals.lost == 1).await;

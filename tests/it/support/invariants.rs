@@ -42,8 +42,10 @@ impl Rig {
                 dead_bytes += record["bytes"].parse::<i64>().unwrap();
             }
             used.2 += i64::from(state == "leased");
+            let lost =
+                state == "dead" && record.get("code").is_some_and(|code| code == "body_lost");
             check(
-                seen.documents.contains(name) == (alive || state == "dead"),
+                lost || seen.documents.contains(name) == (alive || state == "dead"),
                 format!("{name} is {state}: document?"),
             );
             // The name of a job that was cancelled or expired may stay behind in a list.

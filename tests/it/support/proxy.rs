@@ -13,6 +13,7 @@ use super::rig::PATIENCE;
 /// See the module.
 pub(crate) struct Proxy {
     port: u16,
+    address: Arc<Mutex<String>>,
     /// What the call contains whose reply is lost, and what the reply contains.
     wanted: Arc<Mutex<Option<(String, String)>>>,
     lost: watch::Sender<usize>,
@@ -22,20 +23,27 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// A line to the Redis at `url`.
     pub(crate) async fn to(url: &str) -> Self {
-        let address = url.strip_prefix("redis://").unwrap().to_owned();
+        let address = Arc::new(Mutex::new(address_of(url)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
         let wanted = Arc::new(Mutex::new(None));
         let lost = watch::Sender::new(0);
         let (theirs, count) = (Arc::clone(&wanted), lost.clone());
+        let now = Arc::clone(&address);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 // Redis may be away: then so is this connection.
+                let address = now.lock().unwrap().clone();
                 let Ok(server) = TcpStream::connect(&address).await else { continue };
                 tokio::spawn(carry(client, server, Arc::clone(&theirs), count.clone()));
             }
         });
-        Self { port: own, wanted, lost, accepting }
+        Self { port: own, address, wanted, lost, accepting }
+    }
+
+    /// New connections lead to the Redis at `url`; those that are open stay.
+    pub(crate) fn lead_to(&self, url: &str) {
+        *self.address.lock().unwrap() = address_of(url);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -54,6 +62,10 @@ impl Proxy {
         let waited = tokio::time::timeout(PATIENCE, lost.wait_for(|lost| *lost >= count)).await;
         waited.expect("the reply that should be lost never came").unwrap();
     }
+}
+
+fn address_of(url: &str) -> String {
+    url.strip_prefix("redis://").unwrap().to_owned()
 }
 
 impl Drop for Proxy {

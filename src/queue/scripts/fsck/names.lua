@@ -4,15 +4,17 @@
 --
 -- KEYS  –
 -- ARGV  prefix, repair (1|0), lease ms, then names, at most 100
--- Returns {findings, waiting, orphans}:
+-- Returns {findings, waiting, orphans, lost}:
 --   findings  code, name, 1 where it was mended else 0; and so on
 --   waiting   name, state, admitted, claimed, priority of each ready job, and of each delayed
 --             one that has no time: whether a list has it, and which time, the caller finds out
 --   orphans   names whose document has no record (any more)
+--   lost      with `repair`: name, admitted, attempts of each waiting job whose document is
+--             gone; the caller ends it. Without, it is among the findings
 -- Never ends a job, never touches a document of a living or dead one.
 
 local repair, lease_ms, at = ARGV[2] == '1', tonumber(ARGV[3]), now()
-local found, waiting, orphans = {}, {}, {}
+local found, waiting, orphans, lost = {}, {}, {}, {}
 local DAY = 86400000
 
 local function say(code, name, mended)
@@ -102,7 +104,14 @@ local function check_living(name, job, f)
   stays(name, doc)
   stays(name, P .. 'history:' .. name)
   if call('EXISTS', doc) == 0 then
-    say('body_missing', name, false)
+    if repair and f[1] ~= 'leased' then
+      for _, field in ipairs({ name, f[9], f[7] }) do
+        lost[#lost + 1] = field
+      end
+    else
+      -- Who runs it may have read it before.
+      say('body_missing', name, false)
+    end
   end
   if f[1] == 'leased' then
     return check_lease(name, job, f[4], f[5])
@@ -226,4 +235,4 @@ end
 if repair then
   ring_bells()
 end
-return { found, waiting, orphans }
+return { found, waiting, orphans, lost }

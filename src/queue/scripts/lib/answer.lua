@@ -7,6 +7,7 @@ local function answer_producer(name, line, ttl, reply_to)
     local list = P .. 'replies:' .. reply_to
     call('LPUSH', list, line)
     keep(list, ttl)
+    hold_list('replies:' .. reply_to)
     return
   end
   local reply = P .. 'reply:' .. name

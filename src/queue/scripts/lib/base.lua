@@ -21,6 +21,13 @@ local function now()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- Whether somebody kept house within the grace: else Redis was away between the
+-- guard's call and this one, and living workers have not been heard.
+local function is_heard(at, grace)
+  local seen = tonumber(call('HGET', STATE, 'seen') or at)
+  return math.abs(at - seen) <= tonumber(grace)
+end
+
 local function number(text)
   return tonumber(text or '') or 0
 end
@@ -84,4 +91,10 @@ local function hold(key, bytes)
   if bytes ~= old then
     call('HINCRBY', STATE, 'held', bytes - old)
   end
+end
+
+-- Lines that wait for a consumer are counted too, by their number: one has some
+-- 600 bytes.
+local function hold_list(key)
+  hold(key, 600 * call('LLEN', P .. key))
 end

@@ -33,10 +33,11 @@ local function take_lease(name, worker, token, lease_ms, at)
   call('HINCRBY', P .. 'use:' .. tenant_of(name), 'running', 1)
 end
 
--- What a claim says of a job; the last field is whether somebody cancelled it.
+-- What a claim says of a job; the last fields are whether somebody cancelled it, and
+-- how many of its attempts failed without being counted.
 local function claimed(name, at)
-  local f = call('HMGET', P .. 'job:' .. name, 'attempts', 'max', 'admitted', 'deadline', 'crashes', 'priority', 'cancel')
-  return { name, f[1], f[2], f[3], f[4] or '0', f[5] or '0', f[6], tostring(at), f[7] or '0' }
+  local f = call('HMGET', P .. 'job:' .. name, 'attempts', 'max', 'admitted', 'deadline', 'crashes', 'priority', 'cancel', 'tries')
+  return { name, f[1], f[2], f[3], f[4] or '0', f[5] or '0', f[6], tostring(at), f[7] or '0', f[8] or '0' }
 end
 
 -- One line of a job's history: at most 20 are kept, the newest.

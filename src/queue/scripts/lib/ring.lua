@@ -97,5 +97,7 @@ local function count_job(tenant, bytes, sign)
     -- tenant after a while: its virtual time must outlive a pause between two
     -- jobs, or those who push one after the other would starve those who wait.
     call('PEXPIRE', use, call('HEXISTS', use, 'fails') == 1 and DAY_MS or LINGER_MS)
+    -- Without a living job its lists hold leftovers only.
+    call('UNLINK', P .. 'ready:interactive:' .. tenant, P .. 'ready:bulk:' .. tenant)
   end
 end
