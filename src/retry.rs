@@ -38,8 +38,8 @@ pub const BASE: Duration = Duration::from_millis(500);
 /// No backoff is longer.
 pub const CAP: Duration = Duration::from_secs(60);
 
-/// Decides what becomes of a job after its `attempt`-th counted attempt (from
-/// 1) failed with `class`; `uncounted` attempts failed before that do not count,
+/// Decides what becomes of a job after its `attempt`-th counted attempt (the
+/// first is 1) failed with `class`; `uncounted` attempts failed before that do not count,
 /// but wait longer each time. `jitter` is a random number from 0 to 1.
 #[must_use]
 pub fn disposition(
