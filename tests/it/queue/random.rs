@@ -110,6 +110,8 @@ pub(super) struct Known {
     pub alive: bool,
     pub unread: bool,
     pub dead: bool,
+    /// It was cancelled before it ran: pushed again, it is wanted after all.
+    pub called_off: bool,
     /// Somebody cancelled it while it ran.
     pub cancelled: bool,
     /// It was claimed before its deadline.
@@ -238,7 +240,9 @@ impl<'a> Run<'a> {
         let expected = match self.known.get(name) {
             Some(known) if known.alive && known.content == element => Admitted::Duplicate,
             Some(known) if known.alive => Admitted::Conflict,
-            Some(known) if known.unread && known.content == element => Admitted::Held,
+            Some(known) if known.unread && !known.called_off && known.content == element => {
+                Admitted::Held
+            }
             _ if self.is_draining(name) => Admitted::Full(Limit::Draining),
             _ => Admitted::Admitted,
         };

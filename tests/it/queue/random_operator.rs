@@ -46,6 +46,7 @@ impl Run<'_> {
             Some(known) => {
                 assert_eq!(outcome, Cancelled::Ended, "{job}");
                 (known.alive, known.unread, known.dead) = (false, true, false);
+                known.called_off = true;
                 known.cancelled = false;
                 self.accepted += 1;
             }
