@@ -38,7 +38,10 @@ fn fsck_says_what_is_broken_and_mends_it() {
     assert!(run(&mut verb(&["--repair"])).status.success());
 
     let _: i64 = redis.del(format!("{PREFIX}doc:acme/later")).unwrap();
-    assert_fails(&run(&mut verb(&["--repair"])), 1, &["see the remedies above"]);
+    assert_fails(&run(&mut verb(&[])), 1, &["1 thing is broken", "--repair"]);
+    assert!(run(&mut verb(&["--repair"])).status.success());
+    let told: (String, String) = redis.blpop(format!("{PREFIX}reply:acme/later"), 30.0).unwrap();
+    assert!(told.1.contains("body_lost"), "{}", told.1);
 }
 
 /// Every key, and everything that is in them, as Redis would write it to disk.
