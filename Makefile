@@ -41,7 +41,7 @@ test: ## Everything that CI runs; installs what the tests need
 	fi
 
 .PHONY: chaos
-chaos: ## Six minutes of kills, stops, cuts and wrong clocks; prints what was lost
+chaos: ## Eight minutes of kills, stops, cuts and wrong clocks; prints what was lost
 	@scripts/install-deps test
 	@# One after another: each section prints its figures, and they should be its own.
 	TILLROLL_CHAOS_SECONDS=$${TILLROLL_CHAOS_SECONDS:-300} \

@@ -156,7 +156,7 @@ impl Queue {
             .key(keys.document(name))
             .arg(keys.prefix())
             .arg(name.to_string())
-            .invoke_async(&mut self.commands())
+            .invoke(&mut self.commands())
             .await?;
         Ok(match outcome.as_str() {
             "ready" => Revived::Ready,
@@ -175,12 +175,12 @@ impl Queue {
         let Inner { keys, scripts, .. } = &*self.inner;
         let mut purged = 0;
         for page in names.chunks(PAGE) {
-            let mut call = scripts.purge.prepare_invoke();
+            let mut call = scripts.purge.call();
             call.key(keys.dead()).arg(keys.prefix());
             for name in page {
                 call.arg(name);
             }
-            let now: u64 = call.invoke_async(&mut self.commands()).await?;
+            let now: u64 = call.invoke(&mut self.commands()).await?;
             purged += now;
         }
         Ok(purged)

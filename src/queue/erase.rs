@@ -259,13 +259,13 @@ impl Queue {
         done: &mut Forgotten,
     ) -> Result<Vec<String>, QueueError> {
         let Inner { keys, scripts, .. } = &*self.inner;
-        let mut call = scripts.erase.prepare_invoke();
+        let mut call = scripts.erase.call();
         call.arg(keys.prefix());
         for name in names {
             call.arg(name);
         }
         let (jobs, documents, results, dead, alive): (u64, u64, u64, u64, Vec<String>) =
-            call.invoke_async(&mut self.commands()).await?;
+            call.invoke(&mut self.commands()).await?;
         done.jobs += jobs;
         done.documents += documents;
         done.results += results;
@@ -280,7 +280,7 @@ impl Queue {
             .erase_tenant
             .arg(keys.prefix())
             .arg(tenant)
-            .invoke_async(&mut self.commands())
+            .invoke(&mut self.commands())
             .await?;
         Ok(erased == 1)
     }

@@ -73,14 +73,14 @@ impl Queue {
                     .key(keys.leased())
                     .arg(keys.prefix())
                     .arg(self.grace_ms())
-                    .invoke_async(&mut connection)
+                    .invoke(&mut connection)
                     .await?,
                 scripts
                     .promote
                     .key(keys.delayed())
                     .arg(keys.prefix())
                     .arg(self.grace_ms())
-                    .invoke_async(&mut connection)
+                    .invoke(&mut connection)
                     .await?,
             );
             kept.reaped += now_reaped;
@@ -98,7 +98,7 @@ impl Queue {
                 .arg(keys.prefix())
                 .arg(lease_ms)
                 .arg(millis(FORGOTTEN_AFTER))
-                .invoke_async(&mut connection)
+                .invoke(&mut connection)
                 .await?;
         }
         self.sweep().await?;
@@ -126,7 +126,7 @@ impl Queue {
             .arg(keys.prefix())
             .arg(self.grace_ms())
             .arg(lease_ms)
-            .invoke_async(&mut self.commands())
+            .invoke(&mut self.commands())
             .await?)
     }
 
@@ -141,7 +141,7 @@ impl Queue {
                 .arg(keys.prefix())
                 .arg(swept.load(Ordering::Relaxed))
                 .arg(worker)
-                .invoke_async(&mut self.commands())
+                .invoke(&mut self.commands())
                 .await?;
             swept.store(next, Ordering::Relaxed);
             if next == 0 {
@@ -177,7 +177,7 @@ impl Queue {
             .arg(keys.prefix())
             .arg(worker)
             .arg(silent_ms.map(|ms| ms.to_string()).unwrap_or_default())
-            .invoke_async(&mut self.commands())
+            .invoke(&mut self.commands())
             .await?)
     }
 
@@ -189,7 +189,7 @@ impl Queue {
         let Inner { keys, scripts, .. } = &*self.inner;
         let mut call = scripts.tell.key(keys.control(worker));
         call.arg(keys.prefix()).arg(command);
-        Ok(call.invoke_async(&mut self.commands()).await?)
+        Ok(call.invoke(&mut self.commands()).await?)
     }
 
     /// Redis' clock, in milliseconds.

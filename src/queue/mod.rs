@@ -48,6 +48,7 @@ mod membership;
 pub mod operate;
 mod past;
 mod redis;
+mod script;
 mod scripts;
 mod tls;
 mod transitions;

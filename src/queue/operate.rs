@@ -156,7 +156,7 @@ impl Queue {
                 cmd("HGET").arg(keys.job(name)).arg("digest").query_async(&mut connection).await?
             }
         };
-        let mut call = scripts.cancel.prepare_invoke();
+        let mut call = scripts.cancel.call();
         call.key(keys.job(name))
             .arg(keys.prefix())
             .arg(name.to_string())
@@ -165,7 +165,7 @@ impl Queue {
             .arg(millis(job.as_ref().map_or(Duration::from_secs(600), |job| job.reply_ttl)))
             .arg(millis(job.as_ref().map_or(Duration::from_secs(86_400), |job| job.retain)))
             .arg(job.as_ref().and_then(|job| job.reply_to.as_deref()).unwrap_or(""));
-        Ok(call.invoke_async(&mut self.commands()).await?)
+        Ok(call.invoke(&mut self.commands()).await?)
     }
 
     /// Opens, pauses or drains the whole queue.
@@ -221,12 +221,12 @@ impl Queue {
         fields: &[(&str, String)],
     ) -> Result<(), QueueError> {
         let Inner { keys, scripts, .. } = &*self.inner;
-        let mut call = scripts.configure.prepare_invoke();
+        let mut call = scripts.configure.call();
         call.key(key).arg(keys.prefix()).arg(tenant);
         for (field, value) in fields {
             call.arg(*field).arg(value);
         }
-        Ok(call.invoke_async(&mut self.commands()).await?)
+        Ok(call.invoke(&mut self.commands()).await?)
     }
 
     /// Sets a limit of the whole queue (one of [`limits::NAMES`]) for all

@@ -119,7 +119,7 @@ impl Queue {
     #[doc(hidden)]
     #[must_use]
     pub fn script_hash(&self, name: &str) -> Option<String> {
-        self.inner.scripts.named(name).map(|script| script.get_hash().to_owned())
+        self.inner.scripts.named(name).map(|script| script.hash().to_owned())
     }
 
     /// How long a lease holds, in milliseconds.
@@ -155,7 +155,7 @@ impl Queue {
     pub(super) async fn load_scripts(&self) -> Result<(), QueueError> {
         let mut loads = pipe();
         for script in self.inner.scripts.all() {
-            loads.load_script(script).ignore();
+            loads.add_command(script.load()).ignore();
         }
         Ok(loads.query_async(&mut self.commands()).await?)
     }

@@ -3,9 +3,8 @@
 
 use std::fmt::Write as _;
 
-use redis::Script;
-
 use super::limits::Limits;
+use super::script::Script;
 
 macro_rules! lua {
     ($file:literal) => {
@@ -35,7 +34,7 @@ macro_rules! scripts {
             pub(super) fn new(limits: &Limits, fenced: bool) -> Self {
                 let head = head(limits, fenced);
                 Self {
-                    $($name: Script::new(&[head.as_str(), BASE, $($part,)* lua!($file)].concat()),)*
+                    $($name: Script::new([head.as_str(), BASE, $($part,)* lua!($file)].concat()),)*
                 }
             }
 

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 
 use super::redis::{Inner, Queue, millis};
+use super::script::By;
 use super::{Admitted, Claimed, Ending, Lease, Next, Past, QueueError, Renewed, Settled, Token};
 use crate::job::{Job, Name, Output, Priority};
 
@@ -34,7 +35,7 @@ impl Queue {
     ) -> Result<(Admitted, Option<Claimed>), QueueError> {
         let Inner { keys, scripts, worker, lease_ms, .. } = &*self.inner;
         let name = &job.name;
-        let mut call = scripts.admit.prepare_invoke();
+        let mut call = scripts.admit.call();
         call.key(keys.stage(inbox, worker))
             .key(keys.job(name))
             .key(keys.document(name))
@@ -57,7 +58,7 @@ impl Queue {
             .arg(next.map_or("", |next| next.token))
             .arg(lease_ms)
             .arg(u8::from(next.is_some_and(|next| next.bulk)));
-        let (outcome, claim): (String, Value) = call.invoke_async(&mut self.commands()).await?;
+        let (outcome, claim): (String, Value) = call.invoke(&mut self.commands()).await?;
         let admitted =
             Admitted::from_name(&outcome).ok_or_else(|| unexpected("admit", &outcome))?;
         Ok((admitted, claimed(claim, next.map(|next| next.token))?))
@@ -76,7 +77,7 @@ impl Queue {
         refusal: &Refusal<'_>,
     ) -> Result<(), QueueError> {
         let Inner { keys, scripts, worker, .. } = &*self.inner;
-        let mut call = scripts.reject.prepare_invoke();
+        let mut call = scripts.reject.call();
         call.key(keys.stage(inbox, worker));
         match name {
             Some(name) => call.key(keys.job(name)).key(keys.reply(name)),
@@ -92,7 +93,7 @@ impl Queue {
             .arg(refusal.reply_to.unwrap_or(""))
             .arg(worker)
             .arg(turn);
-        let outcome: String = call.invoke_async(&mut self.commands()).await?;
+        let outcome: String = call.invoke(&mut self.commands()).await?;
         match outcome.as_str() {
             "replied" | "unanswered" | "gone" => Ok(()),
             _ => Err(unexpected("reject", &outcome)),
@@ -111,7 +112,7 @@ impl Queue {
             .key(keys.inbox(inbox))
             .key(keys.stage(inbox, worker))
             .arg(keys.prefix())
-            .invoke_async(&mut self.commands())
+            .invoke(&mut self.commands())
             .await?;
         Ok(staged == 1)
     }
@@ -129,7 +130,7 @@ impl Queue {
             .arg(next.token)
             .arg(lease_ms)
             .arg(u8::from(next.bulk))
-            .invoke_async(&mut self.commands())
+            .invoke(&mut self.commands())
             .await?;
         claimed(claim, Some(next.token))
     }
@@ -179,14 +180,11 @@ impl Queue {
     ) -> Result<(String, Value), QueueError> {
         let result = Outgoing::new(ending, pdf);
         // A Redis that was restarted while it was full says both, one after the other.
-        let (mut loaded, mut inline) = (false, false);
+        let (mut by, mut inline) = (By::Hash, false);
         loop {
-            match self.send_result(lease, ending, &result, next, inline).await {
+            match self.send_result(lease, ending, &result, next, by, inline).await {
                 // A restarted Redis has forgotten the scripts.
-                Err(error) if error.code() == Some("NOSCRIPT") && !loaded => {
-                    self.load_scripts().await?;
-                    loaded = true;
-                }
+                Err(error) if error.code() == Some("NOSCRIPT") && by == By::Hash => by = By::Text,
                 // A full Redis refuses the push, but not a script that frees something first.
                 Err(error) if error.code() == Some("OOM") && !inline => inline = true,
                 answer => return answer,
@@ -203,6 +201,7 @@ impl Queue {
         ending: &Ending,
         result: &Outgoing,
         next: Option<Next<'_>>,
+        by: By,
         inline: bool,
     ) -> Result<(String, Value), QueueError> {
         let Inner { keys, scripts, worker, lease_ms, .. } = &*self.inner;
@@ -223,8 +222,7 @@ impl Queue {
             }
         }
         calls
-            .cmd("EVALSHA")
-            .arg(scripts.finish.get_hash())
+            .add_command(scripts.finish.command(by))
             .arg(5)
             .arg(keys.job(name))
             .arg(&out)
@@ -261,7 +259,7 @@ impl Queue {
         next: Option<Next<'_>>,
     ) -> Result<(String, Value), QueueError> {
         let Inner { keys, scripts, worker, lease_ms, .. } = &*self.inner;
-        let mut call = scripts.bury.prepare_invoke();
+        let mut call = scripts.bury.call();
         call.key(keys.job(&lease.name))
             .arg(keys.prefix())
             .arg(lease.name.to_string())
@@ -277,7 +275,7 @@ impl Queue {
             .arg(next.map_or("", |next| next.token))
             .arg(lease_ms)
             .arg(u8::from(next.is_some_and(|next| next.bulk)));
-        Ok(call.invoke_async(&mut self.commands()).await?)
+        Ok(call.invoke(&mut self.commands()).await?)
     }
 
     /// The attempt failed: the job is ready again after `delay`.
@@ -302,7 +300,7 @@ impl Queue {
             .arg(u8::from(past.counted))
             .arg(&past.code)
             .arg(past.line())
-            .invoke_async(&mut self.commands())
+            .invoke(&mut self.commands())
             .await?;
         Settled::from_name(&outcome).ok_or_else(|| unexpected("fail", &outcome))
     }
@@ -330,7 +328,7 @@ impl Queue {
             .arg(code)
             .arg(u8::from(crashed))
             .arg(past.map(Past::line).unwrap_or_default())
-            .invoke_async(&mut self.commands())
+            .invoke(&mut self.commands())
             .await?;
         Settled::from_name(&outcome).ok_or_else(|| unexpected("release", &outcome))
     }
@@ -345,13 +343,13 @@ impl Queue {
         description: &str,
     ) -> Result<Renewed, QueueError> {
         let Inner { keys, scripts, worker, lease_ms, .. } = &*self.inner;
-        let mut call = scripts.renew.prepare_invoke();
+        let mut call = scripts.renew.call();
         call.key(keys.workers()).key(keys.worker(worker));
         call.arg(keys.prefix()).arg(worker).arg(description).arg(lease_ms);
         for (name, token) in leases {
             call.arg(name.to_string()).arg(token);
         }
-        let (lost, cancelled) = call.invoke_async(&mut self.commands()).await?;
+        let (lost, cancelled) = call.invoke(&mut self.commands()).await?;
         Ok(Renewed { lost, cancelled })
     }
 
@@ -370,7 +368,7 @@ impl Queue {
             .arg(lease_ms)
             .arg(most)
             .arg(grace_ms)
-            .invoke_async(&mut self.commands())
+            .invoke(&mut self.commands())
             .await?;
         let read = |mut fields: Vec<String>| {
             let token = fields.pop();

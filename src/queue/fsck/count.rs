@@ -168,7 +168,7 @@ impl Fsck<'_> {
             "" => (keys.state(), QUEUE_FIELDS),
             tenant => (keys.used_by(tenant), TENANT_FIELDS),
         };
-        let mut call = scripts.fsck_recount.prepare_invoke();
+        let mut call = scripts.fsck_recount.call();
         call.key(&key).arg(keys.prefix()).arg(whose);
         for ((field, wrong), said) in fields.iter().zip(wrong).zip(said.counters) {
             if *wrong != 0 {
@@ -179,7 +179,7 @@ impl Fsck<'_> {
             }
         }
         if self.repair {
-            let _: u8 = call.invoke_async(&mut self.queue.commands()).await?;
+            let _: u8 = call.invoke(&mut self.queue.commands()).await?;
         }
         Ok(())
     }
@@ -193,9 +193,9 @@ impl Fsck<'_> {
         if there != said {
             let keys = self.keys_of();
             if self.repair {
-                let mut call = self.queue.inner.scripts.fsck_recount.prepare_invoke();
+                let mut call = self.queue.inner.scripts.fsck_recount.call();
                 call.key(keys.state()).arg(keys.prefix()).arg("").arg("held").arg(there - said);
-                let _: u8 = call.invoke_async(&mut self.queue.commands()).await?;
+                let _: u8 = call.invoke(&mut self.queue.commands()).await?;
             }
             let what = format!("the queue: held says {said}, there are {there}");
             self.report.add(Kind::Counter, &what, self.repair);
@@ -215,7 +215,7 @@ impl Fsck<'_> {
             .key(keys.state())
             .arg(keys.prefix())
             .arg(ADDED_AT_ONCE)
-            .invoke_async(&mut self.queue.commands())
+            .invoke(&mut self.queue.commands())
             .await?;
         if now.is_some() {
             return Ok(now);

@@ -43,7 +43,7 @@ impl Fsck<'_> {
                 .arg(line(&name, &lost)?)
                 .arg(millis(REPLY_TTL))
                 .arg(millis(RETAIN))
-                .invoke_async(&mut self.queue.commands())
+                .invoke(&mut self.queue.commands())
                 .await?;
             if ended == 1 {
                 self.report.add(Kind::BodyMissing, &lost.name, true);

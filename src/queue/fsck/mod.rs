@@ -221,13 +221,13 @@ impl Fsck<'_> {
             }
         }
         for page in fresh.chunks(PAGE) {
-            let mut call = scripts.fsck_names.prepare_invoke();
+            let mut call = scripts.fsck_names.call();
             call.arg(keys.prefix()).arg(self.flag()).arg(lease_ms);
             for name in page {
                 call.arg(name);
             }
             let (found, waiting, orphans, lost): Said =
-                call.invoke_async(&mut self.queue.commands()).await?;
+                call.invoke(&mut self.queue.commands()).await?;
             self.note(&found)?;
             for fields in waiting.chunks(5) {
                 let [name, state, admitted, claimed, priority] = fields else { continue };
@@ -272,7 +272,7 @@ impl Fsck<'_> {
                 .arg(&waiting.admitted)
                 .arg(&waiting.claimed)
                 .arg(due)
-                .invoke_async(&mut self.queue.commands())
+                .invoke(&mut self.queue.commands())
                 .await?;
             if still == 1 {
                 self.report.add(Kind::Unlisted, &text, self.repair);
@@ -315,7 +315,7 @@ impl Fsck<'_> {
                 .key(keys.inbox(inbox))
                 .arg(keys.prefix())
                 .arg(self.flag())
-                .invoke_async(&mut self.queue.commands())
+                .invoke(&mut self.queue.commands())
                 .await?;
             if orphan == 1 {
                 self.report.add(Kind::OrphanDocument, &text, self.repair);
@@ -335,12 +335,12 @@ impl Fsck<'_> {
         self.tenants.extend(broken);
         let tenants: Vec<String> = self.tenants.iter().cloned().collect();
         for page in tenants.chunks(PAGE) {
-            let mut call = scripts.fsck_tenants.prepare_invoke();
+            let mut call = scripts.fsck_tenants.call();
             call.arg(keys.prefix()).arg(self.flag());
             for tenant in page {
                 call.arg(tenant);
             }
-            let found: Vec<String> = call.invoke_async(&mut self.queue.commands()).await?;
+            let found: Vec<String> = call.invoke(&mut self.queue.commands()).await?;
             self.note(&found)?;
         }
         Ok(())

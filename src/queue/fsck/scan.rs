@@ -195,7 +195,7 @@ impl Fsck<'_> {
             // Once even without a token: for the stages.
             let pages = tokens.chunks(PAGE).chain(tokens.is_empty().then_some(&[][..]));
             for page in pages {
-                let mut call = scripts.fsck_claims.prepare_invoke();
+                let mut call = scripts.fsck_claims.call();
                 call.key(keys.workers())
                     .key(keys.stage(crate::job::Priority::Interactive, &worker))
                     .key(keys.stage(crate::job::Priority::Bulk, &worker))
@@ -206,7 +206,7 @@ impl Fsck<'_> {
                 for token in page {
                     call.arg(token);
                 }
-                let found: Vec<String> = call.invoke_async(&mut self.queue.commands()).await?;
+                let found: Vec<String> = call.invoke(&mut self.queue.commands()).await?;
                 self.note(&found)?;
             }
         }
@@ -246,12 +246,12 @@ impl Fsck<'_> {
         let Inner { keys, scripts, .. } = &*self.queue.inner;
         let mut found = Vec::new();
         for page in of.chunks(PAGE) {
-            let mut call = scripts.fsck_results.prepare_invoke();
+            let mut call = scripts.fsck_results.call();
             call.arg(keys.prefix()).arg(u8::from(repair)).arg(what).arg(ttl_ms);
             for one in page {
                 call.arg(one);
             }
-            let page: Vec<String> = call.invoke_async(&mut self.queue.commands()).await?;
+            let page: Vec<String> = call.invoke(&mut self.queue.commands()).await?;
             found.extend(page);
         }
         Ok(found)

@@ -1,5 +1,8 @@
 //! What dies, and what is left of it: nothing is lost, nothing is done twice.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tillroll::job::Priority::{Bulk, Interactive};
@@ -123,6 +126,33 @@ async fn scripts_that_redis_forgot_are_loaded_again_in_every_transition() {
         let ttl = Duration::from_secs(60);
         queue.rejects(rig.turn(), None, "malformed_header", "{}", ttl, None).await.unwrap();
     }
+    rig.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn scripts_that_redis_forgets_again_and_again_hinder_no_transition() {
+    let rig = Rig::new();
+    let queue = rig.queue("w1").await;
+    let mut connection = ::redis::Client::open(rig.server.url()).unwrap().get_connection().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let forgetting = {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            while !stop.load(Relaxed) {
+                ::redis::cmd("SCRIPT").arg("FLUSH").exec(&mut connection).unwrap();
+            }
+        })
+    };
+    for turn in 0..200 {
+        let ending = if turn % 2 == 0 { done(b"%PDF") } else { dead() };
+        rig.admit(&queue, &document("acme", &format!("r-{turn}"), "<p>")).await;
+        let lease = expect_claim(&queue).await.lease;
+        queue.renew(&[], "{}").await.unwrap();
+        let (settled, _) = queue.finish(&lease, &ending, None).await.unwrap();
+        assert_eq!(settled, Settled::Accepted);
+    }
+    stop.store(true, Relaxed);
+    forgetting.join().unwrap();
     rig.assert_at_rest().await;
 }
 
