@@ -218,7 +218,9 @@ impl Fences {
         state.standing.retain(|group| group.strong_count() > 0);
         let groups: Vec<_> = state.standing.iter().filter_map(Weak::upgrade).collect();
         let bounds = state.bounds;
-        let failed = groups.iter().filter_map(|group| group.follow(bounds).err()).last();
+        let failures: Vec<_> =
+            groups.iter().filter_map(|group| group.follow(bounds).err()).collect();
+        let failed = failures.first();
         let news = failed.is_some() != std::mem::replace(&mut state.failing, failed.is_some());
         drop(state);
         if let Some(error) = failed.filter(|_| news) {
