@@ -370,19 +370,6 @@ impl Governor {
         Ok(())
     }
 
-    /// Has the fences around browsers follow what is free and what the operator
-    /// decided. Only with a ledger: without one nothing is to be killed.
-    pub fn fence(&self, fences: fence::Fences) {
-        let settings = *self.settings();
-        fences.allow(settings.limit, settings.reserve);
-        if let Some(memory) = self.measure() {
-            fences.follow(memory.free());
-        }
-        if let Some(live) = self.live() {
-            live.fence(fences);
-        }
-    }
-
     fn reconfigure(&self, change: impl FnOnce(&mut Settings)) {
         let mut settings = self.settings();
         change(&mut settings);

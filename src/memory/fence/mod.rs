@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use super::Governor;
 use super::cgroup::{self, Version};
 pub use ground::{Outlook, outlook};
 
@@ -242,6 +243,21 @@ impl Fences {
         let limit_bytes = groups.last().map(|group| group.limit.load(Ordering::Relaxed));
         let upwards = self.shared.memory.0 == Version::Two;
         Standing { limit_bytes, upwards, kills, outer_kills }
+    }
+}
+
+impl Governor {
+    /// Has the fences around browsers follow what is free and what the operator
+    /// decided. Only with a ledger: without one nothing is to be killed.
+    pub fn fence(&self, fences: Fences) {
+        let settings = *self.settings();
+        fences.allow(settings.limit, settings.reserve);
+        if let Some(memory) = self.measure() {
+            fences.follow(memory.free());
+        }
+        if let Some(live) = self.live() {
+            live.fence(fences);
+        }
     }
 }
 
