@@ -19,7 +19,7 @@ const MIB: u64 = 1 << 20;
 
 /// Fences of this machine, with so much to be had; or the reason why it has none.
 fn fences(free: u64) -> Result<Fences, String> {
-    let fences = Fences::prepare(Path::new("/"), std::process::id(), 10, 2)?;
+    let fences = Fences::prepare(Path::new("/"), std::process::id(), 0, 2)?;
     fences.follow(free);
     Ok(fences)
 }
@@ -105,7 +105,7 @@ fn numbered(tenant: &str, html: &str) -> RenderRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_fence_costs_one_renderer_and_its_job() {
-    let fences = fences(400 * MIB);
+    let fences = fences(256 * MIB);
     let pool = PoolConfig { browser: fenced(fences.as_ref()), ..config() };
     let pool = Arc::new(Pool::start(pool));
     pool.ready().await.unwrap();
