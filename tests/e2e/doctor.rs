@@ -81,7 +81,6 @@ fn a_sound_machine_has_nothing_to_mend() {
         "render",
         "fonts",
         "memory.plan",
-        "memory.fence",
         "disk",
         "redis.version",
         "redis.write",
