@@ -55,6 +55,9 @@ impl fmt::Display for Class {
 /// again ends as poison.
 pub const BROWSER_DIED: &str = "browser_died";
 
+/// The kernel killed the job's renderer for want of memory.
+pub const MEMORY_FENCE: &str = "memory_fence";
+
 /// One failure: what failed, why, and what to do about it.
 ///
 /// `code` comes from a bounded set of string literals (it is a metric label);

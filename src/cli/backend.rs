@@ -8,6 +8,7 @@ use crate::config::values::RendererKind;
 use crate::memory;
 use crate::pool::Pool;
 use crate::renderer::Render;
+use crate::renderer::fence::Fences;
 use crate::renderer::null::{self, Null};
 
 /// The null renderer's share of memory: next to nothing.
@@ -22,14 +23,21 @@ pub(super) enum Backend {
 }
 
 impl Backend {
-    /// Finds what is needed and starts it, with at most `contexts` warm pages.
+    /// Finds what is needed and starts it, with at most `contexts` warm pages, and
+    /// with fences around its browsers where there can be any.
     /// Needs a runtime.
     ///
     /// # Errors
     /// Where there is no engine, no jail, or no thread to launch from.
-    pub(super) fn start(session: &Session, contexts: usize) -> Result<Self, Failure> {
+    pub(super) fn start(
+        session: &Session,
+        contexts: usize,
+        fences: Option<Arc<dyn Fences>>,
+    ) -> Result<Self, Failure> {
         match session.loaded.config.renderer.kind {
-            RendererKind::Chromium => Ok(Self::Chromium(Arc::new(parts::pool(session, contexts)?))),
+            RendererKind::Chromium => {
+                Ok(Self::Chromium(Arc::new(parts::pool(session, contexts, fences)?)))
+            }
             RendererKind::Null => {
                 tracing::warn!(remedy = null::REMEDY, "renderer.kind = null: {}", null::NOTICE);
                 Ok(Self::Null(Arc::new(Null::new())))

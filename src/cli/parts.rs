@@ -2,6 +2,8 @@
 //! configuration, with every failure in one form.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Session;
@@ -13,6 +15,7 @@ use crate::pool::{Isolation, Pool, PoolConfig};
 use crate::queue::{Address, LimitSettings, Queue, QueueConfig, QueueError};
 use crate::renderer::browser::BrowserConfig;
 use crate::renderer::engine::{self, Search};
+use crate::renderer::fence::Fences;
 use crate::renderer::jail::Jail;
 use crate::renderer::launcher::Launcher;
 
@@ -173,6 +176,30 @@ pub(super) fn memory_settings(session: &Session, total: u64, redis: u64) -> memo
     super::backend::memory(session, settings)
 }
 
+/// Makes fences around browsers possible, where they are wanted and the system
+/// allows them; says where they are, or why there are none.
+pub(super) fn fences(session: &Session, governor: &Governor) -> Option<Arc<dyn Fences>> {
+    let config = &session.loaded.config;
+    // Without a ledger nothing is to be killed.
+    if config.memory.fence == values::FenceKind::Off || governor.live().is_none() {
+        return None;
+    }
+    let (pid, nice) = (std::process::id(), config.renderer.nice.get());
+    match memory::fence::Fences::prepare(Path::new("/"), pid, nice, cores()) {
+        Ok(fences) => {
+            let (place, cpu) = fences.places();
+            let (below, cpu_weight) = (place.display(), cpu.is_some());
+            tracing::info!(%below, cpu_weight, "each browser gets a fence of its own");
+            governor.fence(fences.clone());
+            Some(crate::worker::fences(fences))
+        }
+        Err(why) => {
+            tracing::info!("browsers go without a fence of their own: {why}");
+            None
+        }
+    }
+}
+
 /// The search for the engine.
 pub(super) fn search(session: &Session) -> Search {
     Search {
@@ -188,7 +215,11 @@ pub(super) fn search(session: &Session) -> Search {
 ///
 /// # Errors
 /// Where there is no engine, no jail, or no thread to launch from.
-pub(super) fn pool(session: &Session, contexts: usize) -> Result<Pool, Failure> {
+pub(super) fn pool(
+    session: &Session,
+    contexts: usize,
+    fences: Option<Arc<dyn Fences>>,
+) -> Result<Pool, Failure> {
     let renderer = &session.loaded.config.renderer;
     let engine = engine::find(&search(session)).map_err(|error| {
         Failure::new(
@@ -225,6 +256,7 @@ pub(super) fn pool(session: &Session, contexts: usize) -> Result<Pool, Failure> 
     })?;
     let mut browser = BrowserConfig::new(engine, jail);
     browser.nice = i32::from(renderer.nice.get());
+    browser.fences = fences;
     Ok(Pool::start(PoolConfig {
         launcher,
         browser,

@@ -202,7 +202,12 @@ fn memory_text(memory: &Value) -> String {
     };
     let pressure = memory["governor"]["pressure"].as_str();
     let scarce = pressure.filter(|pressure| *pressure != "nominal");
-    format!("{used} of {budget}{}", scarce.map_or(String::new(), |level| format!(", {level}")))
+    let scarce = scarce.map_or(String::new(), |level| format!(", {level}"));
+    let killed = match memory["governor"]["fence_kills"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(kills) => format!(", {kills} killed by the kernel"),
+    };
+    format!("{used} of {budget}{scarce}{killed}")
 }
 
 /// Why claimed jobs wait, where some do.

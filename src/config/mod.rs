@@ -23,8 +23,8 @@ use std::time::Duration;
 pub use error::{ConfigError, ConfigErrors};
 pub use load::{Entry, Given, Loaded, Source, load};
 use values::{
-    ByteLimit, Concurrency, Count, GovernorKind, Isolation, Jail, LogFormat, LogLevel, Memory,
-    Nice, PemFile, QueueName, RedisUrl, RendererKind, Setting, Size,
+    ByteLimit, Concurrency, Count, FenceKind, GovernorKind, Isolation, Jail, LogFormat, LogLevel,
+    Memory, Nice, PemFile, QueueName, RedisUrl, RendererKind, Setting, Size,
 };
 
 /// The defaults, with units and reasons.
@@ -145,6 +145,8 @@ keys! {
     memory: MemoryBudget {
         /// Whether each render is admitted by what its document may take.
         governor: GovernorKind;
+        /// Whether each browser gets a control group of its own.
+        fence: FenceKind;
         /// What the worker and Chromium may take together; `None`: all that is free.
         limit: Option<Memory>;
         /// What is never planned for.

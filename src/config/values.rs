@@ -68,6 +68,16 @@ words! {
 }
 
 words! {
+    /// Whether each browser gets a control group of its own.
+    FenceKind {
+        /// Where it can be made.
+        "auto" Auto,
+        /// Never.
+        "off" Off,
+    }
+}
+
+words! {
     /// What renders.
     RendererKind {
         /// Chromium.

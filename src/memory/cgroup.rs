@@ -21,7 +21,7 @@ pub(super) enum Version {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Hierarchy {
     pub(super) version: Version,
-    /// Our own group first, the topmost visible one last.
+    /// Our own group first (the one above, if we moved into a leaf of it), the topmost visible one last.
     pub(super) levels: Vec<PathBuf>,
 }
 
@@ -86,35 +86,55 @@ pub(super) fn field(text: &str, field: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse().ok())
 }
 
-/// Finds the hierarchy of this process on the machine below `root`.
+/// Finds the hierarchy that accounts for this process's memory, on the machine below `root`.
 pub(super) fn find(root: &Path) -> Option<Hierarchy> {
+    find_for(root, "memory")
+}
+
+/// The same for another controller. Whether version 2 has it is told by the
+/// groups themselves.
+pub(super) fn find_for(root: &Path, controller: &str) -> Option<Hierarchy> {
     let text = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let lines: Vec<(&str, &str)> =
         text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).collect();
-    let one = lines.iter().find(|(controllers, _)| controllers.split(',').any(|c| c == "memory"));
+    let one = lines.iter().find(|(controllers, _)| controllers.split(',').any(|c| c == controller));
     let two = lines.iter().find(|(controllers, _)| controllers.is_empty());
     let (version, path) = match (one, two) {
         (Some((_, path)), _) => (Version::One, *path),
         (None, Some((_, path))) => (Version::Two, *path),
         (None, None) => return None,
     };
-    let (top, below) = visible(root, version, path);
+    let (top, below) = visible(root, (version, controller), path);
     let own = top.join(below.trim_start_matches('/'));
     // A group that was removed, or that this mount does not show.
     let own = if own.is_dir() { own } else { top.clone() };
-    let levels = own.ancestors().take_while(|dir| dir.starts_with(&top)).map(Path::to_owned);
+    let levels = own.ancestors().take_while(|dir| dir.starts_with(&top));
+    let levels = levels.skip_while(|dir| **dir != top && is_leaf(dir)).map(Path::to_owned);
     Some(Hierarchy { version, levels: levels.collect() })
 }
 
+/// The name of the leaf into which a worker moves so that its group can have others.
+pub(super) fn leaf(pid: u32) -> String {
+    format!("tillroll-{pid}{LEAF}")
+}
+
+const LEAF: &str = "-worker";
+
+/// Whether it is such a leaf: what counts is the group above, with the browsers in it.
+fn is_leaf(dir: &Path) -> bool {
+    let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.starts_with("tillroll-") && name.ends_with(LEAF)
+}
+
 /// The directory of a mount that shows the group, and the group's path below it.
-fn visible(root: &Path, version: Version, path: &str) -> (PathBuf, String) {
+fn visible(root: &Path, (version, controller): (Version, &str), path: &str) -> (PathBuf, String) {
     let text = fs::read_to_string(root.join("proc/self/mountinfo")).unwrap_or_default();
     let mounts: Vec<Mount<'_>> = text
         .lines()
         .filter_map(mount)
         .filter(|mount| match version {
             Version::One => {
-                mount.kind == "cgroup" && mount.options.split(',').any(|o| o == "memory")
+                mount.kind == "cgroup" && mount.options.split(',').any(|o| o == controller)
             }
             Version::Two => mount.kind == "cgroup2",
         })
@@ -127,7 +147,7 @@ fn visible(root: &Path, version: Version, path: &str) -> (PathBuf, String) {
     match (ours, mounts.first()) {
         (Some((mount, below)), _) => (inside(root, &mount.point), below.to_owned()),
         (None, Some(mount)) => (inside(root, &mount.point), String::new()),
-        (None, None) => (usual(root, version), path.to_owned()),
+        (None, None) => (usual(root, version, controller), path.to_owned()),
     }
 }
 
@@ -142,10 +162,10 @@ fn inside(root: &Path, point: &str) -> PathBuf {
 }
 
 /// Where hierarchies are by habit, for machines without mountinfo.
-fn usual(root: &Path, version: Version) -> PathBuf {
+fn usual(root: &Path, version: Version, controller: &str) -> PathBuf {
     let plain = root.join("sys/fs/cgroup");
     match version {
-        Version::One => plain.join("memory"),
+        Version::One => plain.join(controller),
         Version::Two if plain.join("unified").is_dir() => plain.join("unified"),
         Version::Two => plain,
     }

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use super::books::{Deed, Held, Job, State, Use};
 use super::control::{Policy, Standing};
 use super::document::Features;
+use super::fence::{self, Fences};
 use super::predictor::Kind;
 use super::probe::Probe;
 use super::sampler::Counters;
@@ -106,6 +107,8 @@ pub struct Report {
     pub waiting_count: usize,
     /// The kernel's counters, as last read.
     pub counters: Counters,
+    /// The fences around browsers, where there can be any.
+    pub fence: Option<fence::Standing>,
 }
 
 /// The governor at work. Cheap to clone.
@@ -123,6 +126,8 @@ impl std::fmt::Debug for Live {
 pub(super) struct Shared {
     state: Mutex<State>,
     hands: OnceLock<Arc<dyn Hands>>,
+    /// Around browsers, where there can be any.
+    fences: OnceLock<Fences>,
     probe: Probe,
     started: Instant,
     /// Counts what may let a waiting job in: samples, releases.
@@ -145,6 +150,7 @@ impl Live {
             shared: Arc::new(Shared {
                 state: Mutex::new(State::new(policy)),
                 hands: OnceLock::new(),
+                fences: OnceLock::new(),
                 probe: Probe::at(root),
                 started: now,
                 changed: watch::Sender::new(0),
@@ -161,6 +167,17 @@ impl Live {
         if self.shared.hands.set(hands).is_err() {
             tracing::warn!("the memory governor has hands already");
         }
+    }
+
+    /// Has fences follow what is free from now on.
+    pub(super) fn fence(&self, fences: Fences) {
+        if self.shared.fences.set(fences).is_err() {
+            tracing::warn!("the memory governor has fences already");
+        }
+    }
+
+    pub(super) fn fences(&self) -> Option<&Fences> {
+        self.shared.fences.get()
     }
 
     pub(super) fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -275,6 +292,7 @@ impl Live {
     /// What is known now.
     #[must_use]
     pub fn report(&self) -> Report {
+        let fence = self.fences().map(Fences::standing);
         let state = self.state();
         let mut contexts: Vec<Footprint> = state.contexts.values().map(Held::footprint).collect();
         contexts.sort_unstable_by_key(|held| std::cmp::Reverse(held.used_bytes));
@@ -288,6 +306,7 @@ impl Live {
             waiting: waits.filter_map(Job::waiting).take(WAITING_SHOWN).collect(),
             waiting_count,
             counters: state.counters,
+            fence,
         }
     }
 
@@ -389,6 +408,18 @@ impl Ticket {
     #[must_use]
     pub fn killed(&self) -> Option<Kill> {
         self.live.state().jobs.get(&self.job)?.killed
+    }
+
+    /// The kernel killed its renderer before anybody here could: the document runs
+    /// alone next time. Returns what it was last seen to use.
+    #[must_use]
+    pub fn fenced(&self, digest: Digest) -> Option<u64> {
+        let mut state = self.live.state();
+        let job = state.jobs.get(&self.job)?;
+        let used = job.context.and_then(|context| state.contexts.get(&context)).map(|c| c.used);
+        let needs = job.predicted.max(used.unwrap_or(0)).saturating_mul(2);
+        state.outgrown.note(digest, needs);
+        used
     }
 }
 

@@ -68,6 +68,7 @@
 //! | a job at the door is forgotten | the door opens after [`ledger::DOOR_HELD`] |
 //! | predictions are wrong | up to the hard line others' unused promises serve, then the job is killed and runs alone |
 //! | neighbours take memory | a larger reserve, then the ladder; jobs killed for it are not counted |
+//! | all of it is too slow | the kernel kills a renderer within its browser's [`fence`], and nothing else |
 //! | one job needs more than there is | it runs alone, is killed at the hard line, and is buried with figures |
 
 mod books;
@@ -76,6 +77,7 @@ pub mod concurrency;
 pub mod control;
 pub mod document;
 mod entry;
+pub mod fence;
 pub mod ladder;
 pub mod ledger;
 pub mod live;
@@ -374,6 +376,9 @@ impl Governor {
         if let Some(live) = self.live() {
             let most = self.shared.slots.load(Ordering::Relaxed);
             live.reconfigure(settings.bounds(), settings.reserve, most);
+            if let Some(fences) = live.fences() {
+                fences.allow(settings.limit, settings.reserve);
+            }
         }
     }
 

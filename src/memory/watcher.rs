@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::books::Use;
 use super::live::{Live, Shared};
 use super::probe::Probe;
-use super::sampler::{Pace, Sampler};
+use super::sampler::{Pace, Reading, Sampler};
 use super::terms::{ContextId, JobId, Sample};
 
 /// How often it is measured while something renders.
@@ -31,6 +31,8 @@ const LOOK_AROUND: Duration = Duration::from_millis(250);
 /// after so much was given back, a loss is not blamed on others.
 const SETTLING: Duration = Duration::from_millis(300);
 const LARGE: u64 = 32 << 20;
+/// More than this, and fences do not wait for their second.
+const MUCH_MORE: u64 = 16 << 20;
 
 /// Starts the thread.
 ///
@@ -67,6 +69,8 @@ struct Eyes {
     blind: bool,
     /// What all of them used when last seen.
     own: u64,
+    /// What was free or ours when the fences were moved last.
+    fenced: u64,
     /// Memory that is given back is not free at once.
     settles_until: Option<Duration>,
 }
@@ -84,6 +88,7 @@ impl Eyes {
             looked_around: None,
             blind: false,
             own: 0,
+            fenced: 0,
             settles_until: None,
         }
     }
@@ -101,6 +106,7 @@ impl Eyes {
                     self.settles_until = Some(at + SETTLING);
                 }
                 self.own = reading.own;
+                self.fence(live, &reading);
                 let mut running = Vec::new();
                 let mut idle = Vec::new();
                 let used = |pid| self.sampler.used(pid);
@@ -147,6 +153,18 @@ impl Eyes {
                     tracing::warn!(%error, "memory cannot be measured; the last figures stand");
                 }
             }
+        }
+    }
+
+    /// Moves the fences each second, and at once where there is more to be had: the
+    /// ledger may grant it now.
+    fn fence(&mut self, live: &Live, reading: &Reading) {
+        let Some(fences) = live.fences() else { return };
+        let free = reading.memory.free();
+        let there = free.saturating_add(reading.own);
+        if reading.counters.is_some() || there > self.fenced.saturating_add(MUCH_MORE) {
+            self.fenced = there;
+            fences.follow(free);
         }
     }
 

@@ -32,7 +32,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::failure::{Class, Failure};
+use crate::failure::{Class, Failure, MEMORY_FENCE};
+use crate::metrics;
 use crate::renderer::browser::{Browser, BrowserConfig};
 use crate::renderer::cdp::CdpError;
 use crate::renderer::context::ContextOptions;
@@ -259,6 +260,13 @@ impl Shared {
             }
             // A browser that is being closed lets go of its pages first.
             Err(_) if self.stop.is_cancelled() => Err(closed()),
+            Err(failed)
+                if !browser_died
+                    && failed.failure.class == Class::Renderer
+                    && fell_to_kernel(&warm.browser) =>
+            {
+                Err(fenced())
+            }
             // A renderer that dies with its browser is nobody's fault.
             Err(failed) if browser_died && failed.failure.class == Class::Renderer => {
                 Err(Failed::browser_died().failure)
@@ -287,6 +295,10 @@ impl Shared {
                     let place = Place::taken(self);
                     if warm.is_sound() {
                         return Ok(Busy::new(self, (tenant, job), warm, place));
+                    }
+                    // Not to be held against the next one that breaks.
+                    if fell_to_kernel(&warm.browser) {
+                        tracing::warn!("the kernel killed an idle renderer for want of memory");
                     }
                     checkout::close(self, warm, place);
                 }
@@ -406,6 +418,25 @@ impl Shared {
     fn counters<R>(&self, look: impl FnOnce(&mut Counters) -> R) -> R {
         look(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Whether the kernel killed a renderer for want of memory.
+fn fell_to_kernel(browser: &Browser) -> bool {
+    let fell = browser.claim_kill();
+    if fell {
+        metrics::memory_killed("kernel");
+    }
+    fell
+}
+
+fn fenced() -> Failure {
+    Failure::new(
+        Class::Resource,
+        MEMORY_FENCE,
+        "it took memory faster than that could be seen, and the kernel killed its renderer",
+        "nothing: it is tried again, alone; where it happens often, split the document, use fewer \
+         rows or smaller images, or give the worker more memory",
+    )
 }
 
 fn closed() -> Failure {

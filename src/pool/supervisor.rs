@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Shared;
 use super::recycle::{SETTLED, launch_pause};
+use super::{Shared, fell_to_kernel};
 use crate::failure::{Class, Failure};
 use crate::metrics::{self, Death};
 use crate::renderer::Readiness;
@@ -108,7 +108,11 @@ async fn serve(shared: &Arc<Shared>, browser: &Browser) -> bool {
     shared.counters(|counters| counters.deaths += 1);
     // We end a browser ourselves only where it no longer answers.
     let ours = matches!(browser.death(), Some(CloseReason::Requested));
-    metrics::browser_ended(if ours { Death::Hung } else { Death::Crashed });
+    metrics::browser_ended(match ours {
+        true => Death::Hung,
+        false if fell_to_kernel(browser) => Death::Memory,
+        false => Death::Crashed,
+    });
     shared.enter(BrowserState::Starting);
     // Their renderers died with it. Busy ones are given up by their jobs.
     shared.drop_idle();

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! *gated*: the jail exists, Chromium does not run yet; niceness,
-//! `oom_score_adj`, limits and cgroup are set. *ready*: `Browser.getVersion`
+//! `oom_score_adj`, limits are set, and the last fence stands around it. *ready*: `Browser.getVersion`
 //! was answered. One task per browser watches both the pipe and the child, so
 //! death is noticed at once ([`Browser::died`]); it then makes sure that no
 //! process is left ([`Browser::gone`]): it kills the first process of the
@@ -31,6 +31,7 @@ use super::cdp::{CdpError, CloseReason, Connection};
 use super::contain::{self, Containment};
 use super::context::{Context, ContextOptions};
 use super::engine::EngineKind;
+use super::fence::Fence;
 use super::flags::{FlagOptions, flags};
 use super::jail::{self, Host, Jail, JailError};
 use super::launch::autopsy;
@@ -48,6 +49,7 @@ struct Inner {
     connection: Connection,
     child: Arc<Child>,
     gone: CancellationToken,
+    fence: Option<Arc<dyn Fence>>,
     claimed: Claimed,
     kind: EngineKind,
     product: String,
@@ -130,6 +132,13 @@ impl Browser {
     #[must_use]
     pub fn processes(&self) -> Vec<Process> {
         processes::tree(Path::new("/proc"), self.pid())
+    }
+
+    /// Whether the kernel killed one of its processes for want of memory, once for
+    /// each of them.
+    #[must_use]
+    pub fn claim_kill(&self) -> bool {
+        self.inner.fence.as_ref().is_some_and(|fence| fence.claim_kill())
     }
 
     /// The protocol's connection, for commands of the browser itself.
@@ -291,16 +300,13 @@ async fn spawn(launcher: &Launcher, config: &BrowserConfig) -> Result<Start, Lau
 
 impl Start {
     async fn ready(self, config: &BrowserConfig) -> Result<Browser, LaunchError> {
-        let first = match self.info {
+        let first_pid = match self.info {
             Some(info) => contain::first_process(info).await?,
             None => self.child.pid(),
         };
-        let containment = Containment {
-            nice: config.nice,
-            oom_score_adj: config.oom_score_adj,
-            cgroup: config.cgroup.as_deref(),
-        };
-        let first = contain::apply(first, containment)?;
+        let containment = Containment { nice: config.nice, oom_score_adj: config.oom_score_adj };
+        let first = contain::apply(first_pid, containment)?;
+        let fence = fence(config, first_pid);
         let prepare = |what| move |source| LaunchError::Prepare { what, source };
         let connection =
             Connection::start(self.commands, self.replies).map_err(prepare("pipes"))?;
@@ -309,6 +315,7 @@ impl Start {
             child: Arc::clone(&self.child),
             first,
             group: self.profile.is_some(),
+            fence: fence.clone(),
             profile: self.profile,
             leaving: self.leaving,
         };
@@ -317,6 +324,7 @@ impl Start {
             connection,
             child: self.child,
             gone: self.gone,
+            fence,
             claimed: Claimed::default(),
             kind: config.engine.kind,
             product: String::new(),
@@ -326,7 +334,22 @@ impl Start {
         let version =
             inner.connection.call(GetVersionParams::default(), config.launch_timeout).await?;
         inner.product = version.product;
+        if config.jail != Jail::None {
+            contain::regroup(first_pid, config.nice);
+        }
         tokio::spawn(supervisor::watch_zygotes(inner.connection.clone(), inner.child.pid()));
         Ok(Browser { inner: Arc::new(inner) })
+    }
+}
+
+/// Puts what is behind the gate into a fence. Without one it goes on all the same.
+fn fence(config: &BrowserConfig, first: u32) -> Option<Arc<dyn Fence>> {
+    let fence = config.fences.as_ref()?.raise()?;
+    match fence.take_in(first) {
+        Ok(()) => Some(fence),
+        Err(error) => {
+            tracing::warn!(%error, "a browser goes without its fence");
+            None
+        }
     }
 }

@@ -2,7 +2,6 @@
 //! process inherits it. Also: waiting for processes that are not our children.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{
@@ -20,10 +19,40 @@ const INFO_LIMIT: usize = 4096;
 
 /// What is set.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Containment<'a> {
+pub(super) struct Containment {
     pub(super) nice: i32,
     pub(super) oom_score_adj: i32,
-    pub(super) cgroup: Option<&'a Path>,
+}
+
+/// The kernel, when it must kill, takes the largest of those that have this.
+const FIRST_TO_DIE: i32 = 1000;
+
+/// Makes a renderer one of those that the kernel kills first. Chromium gives it
+/// 300, which on a small machine is less than the size of a database counts.
+pub(super) fn offer(renderer: u32) {
+    let file = format!("/proc/{renderer}/oom_score_adj");
+    if let Err(error) = std::fs::write(file, FIRST_TO_DIE.to_string()) {
+        // It may have ended; else it keeps Chromium's own.
+        tracing::debug!(%error, renderer, "oom_score_adj of a renderer stays as Chromium set it");
+    }
+}
+
+/// Where the kernel groups processes by session (`sched_autogroup`), niceness
+/// counts within a session only, and the jail has one of its own: the group gets
+/// the same. `first` is the jail's first process.
+pub(super) fn regroup(first: u32, nice: i32) {
+    let group = |of: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{of}/autogroup")).ok()?;
+        text.split_whitespace().next().map(str::to_owned)
+    };
+    let theirs = group(&first.to_string());
+    // Not ours, if the jail should have none of its own.
+    if theirs.is_some() && theirs != group("self") {
+        let file = format!("/proc/{first}/autogroup");
+        if let Err(error) = std::fs::write(file, nice.to_string()) {
+            tracing::debug!(%error, "the jail's session competes as if it were not nice");
+        }
+    }
 }
 
 /// Reads the host's pid of the jail's first process from bubblewrap.
@@ -52,7 +81,7 @@ pub(super) async fn first_process(info: OwnedFd) -> Result<u32, LaunchError> {
 
 /// Sets everything on the process `pid`, which does not run Chromium yet, and
 /// returns a handle on it.
-pub(super) fn apply(pid: u32, containment: Containment<'_>) -> Result<OwnedFd, LaunchError> {
+pub(super) fn apply(pid: u32, containment: Containment) -> Result<OwnedFd, LaunchError> {
     let failed = |what| move |source| LaunchError::Contain { what, source };
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let handle = raw
@@ -66,10 +95,6 @@ pub(super) fn apply(pid: u32, containment: Containment<'_>) -> Result<OwnedFd, L
     // A core dump would hold documents.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     prlimit(raw, Resource::Core, none).map_err(|e| failed("its core limit")(e.into()))?;
-    if let Some(cgroup) = containment.cgroup {
-        std::fs::write(cgroup.join("cgroup.procs"), pid.to_string())
-            .map_err(failed("its cgroup"))?;
-    }
     Ok(handle)
 }
 

@@ -153,6 +153,9 @@ impl Context {
             .collect();
         renderers.retain(|renderer| alive.contains(renderer));
         let fresh: Vec<_> = alive.into_iter().filter(|one| !renderers.contains(one)).collect();
+        for (pid, _) in &fresh {
+            contain::offer(*pid);
+        }
         let renderer = match fresh[..] {
             [(pid, started)] => watch(pid, started),
             // Two at once: one is a child frame's. Better no answer than a wrong one.

@@ -1,16 +1,18 @@
 //! How a browser is launched, and what is said when that fails.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cdp::CdpError;
 use super::engine::Engine;
+use super::fence::Fences;
 use super::jail::{self, Jail, JailError};
 use super::launcher::{Child, SpawnError};
 use super::supervisor::{EXIT_GRACE, KILL_PATIENCE};
 
-/// What `oom_score_adj` should be at most: Chromium itself gives renderers 300,
-/// and they must be found before the browser that holds everyone's pages.
+/// What `oom_score_adj` should be at most: Chromium itself gives renderers 300 at
+/// first, and they must be found before the browser that holds everyone's pages.
 pub const DEFAULT_OOM_SCORE_ADJ: i32 = 200;
 
 /// How a browser is launched.
@@ -24,8 +26,8 @@ pub struct BrowserConfig {
     pub nice: i32,
     /// See [`DEFAULT_OOM_SCORE_ADJ`].
     pub oom_score_adj: i32,
-    /// A cgroup directory that all its processes join.
-    pub cgroup: Option<PathBuf>,
+    /// Who makes the last fence around all its processes.
+    pub fences: Option<Arc<dyn Fences>>,
     /// From spawn to ready.
     pub launch_timeout: Duration,
     /// How long a friendly end may take before it is killed.
@@ -43,7 +45,7 @@ impl BrowserConfig {
             jail,
             nice: 10,
             oom_score_adj: DEFAULT_OOM_SCORE_ADJ,
-            cgroup: None,
+            fences: None,
             launch_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(2),
             profile_root: PathBuf::from("/tmp"),
@@ -81,7 +83,7 @@ pub enum LaunchError {
         #[source]
         source: std::io::Error,
     },
-    /// Niceness, `oom_score_adj`, limit or cgroup could not be set.
+    /// Niceness, `oom_score_adj` or a limit could not be set.
     #[error("could not set {what} for Chromium; nothing was started")]
     Contain {
         /// What was to be set.

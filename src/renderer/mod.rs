@@ -5,6 +5,7 @@
 //!
 //! * [`engine`], [`flags`], [`jail`], [`launcher`], [`browser`], [`context`]:
 //!   which Chromium, how it is started and confined, and its isolated contexts.
+//! * [`fence`]: the kernel's last word on a browser's memory.
 //! * [`cdp`]: the protocol over a pipe.
 //! * [`page`]: one document printed once; with [`paper`] (what is asked of
 //!   Chromium) and [`pdf`] (what is made of its answer), both pure.
@@ -15,6 +16,7 @@ pub mod cdp;
 mod contain;
 pub mod context;
 pub mod engine;
+pub mod fence;
 pub mod flags;
 pub mod jail;
 mod launch;

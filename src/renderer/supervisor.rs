@@ -12,6 +12,7 @@ use tokio_util::sync::DropGuard;
 
 use super::cdp::{CloseReason, Connection};
 use super::contain;
+use super::fence::Fence;
 use super::launcher::Child;
 use super::processes::{self, Kind};
 use super::profile::Profile;
@@ -32,6 +33,7 @@ pub(super) struct Supervisor {
     /// The first process of the jail, or Chromium itself.
     pub(super) first: OwnedFd,
     pub(super) group: bool,
+    pub(super) fence: Option<Arc<dyn Fence>>,
     pub(super) profile: Option<Profile>,
     /// Cancels `gone` when it is dropped.
     pub(super) leaving: DropGuard,
@@ -62,6 +64,9 @@ impl Supervisor {
         }
         if self.group {
             group_emptied(self.child.pid()).await;
+        }
+        if let Some(fence) = &self.fence {
+            taken_down(&**fence).await;
         }
         self.connection.finished().await;
         let Self { connection, child, first, profile, leaving, .. } = self;
@@ -95,6 +100,15 @@ pub(super) async fn watch_zygotes(connection: Connection, browser: u32) {
                 connection.close(CloseReason::ZygoteEnded);
             }
         }
+    }
+}
+
+/// Takes a fence down. The kernel may count a process that has ended for a moment
+/// longer; what is left after that is removed later.
+async fn taken_down(fence: &dyn Fence) {
+    let deadline = Instant::now() + KILL_PATIENCE;
+    while !fence.take_down() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

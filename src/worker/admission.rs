@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::attempt::{Attempt, log_failure};
 use super::event::{Halt, Verdict};
-use crate::failure::{Class, Failure};
+use crate::failure::{Class, Failure, MEMORY_FENCE};
 use crate::job::{Job, Status};
 use crate::memory::document::Features;
 use crate::memory::live::{Asked, Live, Ticket};
@@ -58,8 +58,18 @@ impl Admission {
     /// Whether `failure` is what became of a killed renderer. A job that ended
     /// otherwise before the kill reached it is settled as it ended.
     pub(super) fn killed(&self, failure: &Failure) -> Option<Kill> {
-        let of_renderer = failure.class == Class::Renderer;
+        let of_renderer = failure.class == Class::Renderer || failure.code == MEMORY_FENCE;
         self.ticket.as_ref().filter(|_| of_renderer)?.killed()
+    }
+}
+
+impl Admission {
+    /// Where the kernel killed its renderer, with figures; it runs alone next time.
+    pub(super) fn fenced(&self, job: &Job, failure: Failure) -> Failure {
+        match self.ticket.as_ref().filter(|_| failure.code == MEMORY_FENCE) {
+            Some(ticket) => failure.with_memory(ticket.fenced(digest(job))),
+            None => failure,
+        }
     }
 }
 

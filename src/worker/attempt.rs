@@ -208,7 +208,10 @@ impl Attempt {
             }
             Err(failure) => match admission.killed(&failure) {
                 Some(kill) => self.outgrew(claimed, job, &kill, rendered_in),
-                None => self.failed(claimed, job, &failure, rendered_in),
+                None => {
+                    let failure = admission.fenced(job, failure);
+                    self.failed(claimed, job, &failure, rendered_in)
+                }
             },
         }
     }

@@ -29,6 +29,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
 
 pub use event::Stop;
+pub use relief::fences;
 pub use settings::{Settings, Shared, Tune};
 pub use snapshot::{Phase, Snapshot, Totals};
 

@@ -1,13 +1,16 @@
 //! Ties the memory governor to the renderer, which know nothing of each other:
 //! what the renderer tells of its contexts goes to the governor, what the
-//! governor orders goes to the renderer.
+//! governor orders goes to the renderer; and the fences that the one makes stand
+//! around the browsers of the other.
 
 use std::sync::{Arc, Weak};
 
 use tokio::sync::watch;
 
+use crate::memory::fence;
 use crate::memory::live::{Hands, Live};
 use crate::memory::terms::{ContextId, JobId};
+use crate::renderer::fence::{Fence, Fences};
 use crate::renderer::{Relief, Render, Watch};
 
 /// Has them work together. Returns the news of whether memory lets a job be
@@ -62,5 +65,43 @@ impl Hands for Orders {
 
     fn kill(&self, context: ContextId, job: JobId) {
         self.relieve(context, Relief::Kill(job.0));
+    }
+}
+
+/// Fences for the renderer, made by the memory's side.
+#[must_use]
+pub fn fences(fences: fence::Fences) -> Arc<dyn Fences> {
+    Arc::new(Around(fences))
+}
+
+#[derive(Debug)]
+struct Around(fence::Fences);
+
+impl Fences for Around {
+    fn raise(&self) -> Option<Arc<dyn Fence>> {
+        match self.0.raise() {
+            Ok(fence) => Some(Arc::new(Stands(fence))),
+            Err(error) => {
+                tracing::warn!(%error, "a browser goes without its fence");
+                None
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Stands(fence::Fence);
+
+impl Fence for Stands {
+    fn take_in(&self, pid: u32) -> std::io::Result<()> {
+        self.0.take_in(pid)
+    }
+
+    fn claim_kill(&self) -> bool {
+        self.0.claim_kill()
+    }
+
+    fn take_down(&self) -> bool {
+        self.0.take_down()
     }
 }

@@ -116,13 +116,19 @@ pub struct Governed {
     pub waits: Vec<Waiting>,
     /// The largest contexts.
     pub contexts: Vec<Footprint>,
-    /// Processes of the worker's cgroup that the kernel killed for want of memory.
+    /// Processes of the worker's cgroup that the kernel killed for want of memory,
+    /// other than in full fences.
     pub oom_kills: Option<u64>,
+    /// The limit of the fence around the browser; null where it has none.
+    pub fence_bytes: Option<u64>,
+    /// Processes that the kernel killed in full fences.
+    pub fence_kills: u64,
 }
 
 impl From<Report> for Governed {
     fn from(report: Report) -> Self {
         let standing = report.standing;
+        let fence = report.fence.unwrap_or_default();
         Self {
             pressure: standing.pressure,
             free_bytes: u64::try_from(standing.free).unwrap_or(0),
@@ -134,7 +140,9 @@ impl From<Report> for Governed {
             waiting: report.waiting_count,
             waits: report.waiting,
             contexts: report.contexts,
-            oom_kills: report.counters.oom_kills,
+            oom_kills: report.counters.oom_kills.map(|kills| fence.outside(kills)),
+            fence_bytes: fence.limit_bytes,
+            fence_kills: fence.kills,
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod assets;
 mod edges;
+mod fence;
 mod fixtures;
 mod launch;
 mod pool;

@@ -87,7 +87,8 @@ impl Worker {
                 "--set",
                 "queue.heartbeat=500ms",
             ])
-            .args(["--set", "http.listen="])
+            // Other tests and builds share these cores, and there are time limits.
+            .args(["--set", "http.listen=", "--set", "renderer.nice=0"])
             .args(more)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -6,6 +6,8 @@ use rustix::fs::statvfs;
 
 use crate::cli::{Session, parts};
 use crate::config::units::show_bytes_rounded as show_bytes;
+use crate::config::{Config, values};
+use crate::memory::fence::{self, Outlook};
 use crate::memory::probe::Cgroup;
 use crate::memory::{Memory, Plan, Probe, Settings};
 use crate::queue::embedded;
@@ -34,6 +36,9 @@ pub(super) fn check(session: &Session) -> Vec<Finding> {
             "mount /proc in this container",
         )],
     };
+    findings.extend(judge_fence(&session.loaded.config, || {
+        fence::outlook(Path::new("/"), std::process::id())
+    }));
     findings.push(judge_shm(space(Path::new("/dev/shm")).ok()));
     let state = &session.loaded.config.state.dir;
     findings.push(judge_disk(state, space(&existing(state))));
@@ -72,6 +77,30 @@ fn judge_memory(memory: Memory, settings: &Settings) -> Vec<Finding> {
         ),
     };
     vec![Finding::ok("memory", bound), plan]
+}
+
+/// Whether a browser can get a control group of its own, for a worker that is
+/// started as this was.
+fn judge_fence(config: &Config, look: impl FnOnce() -> Outlook) -> Option<Finding> {
+    const CHECK: &str = "memory.fence";
+    let governed = config.memory.governor == values::GovernorKind::On
+        && config.renderer.kind == values::RendererKind::Chromium;
+    if config.memory.fence == values::FenceKind::Off || !governed {
+        return None;
+    }
+    let Outlook { memory, cpu } = look();
+    Some(match memory {
+        Ok(place) => {
+            let cores = if cpu { "" } else { ", without a CPU weight" };
+            let below = place.display();
+            Finding::ok(CHECK, format!("each browser gets a control group below {below}{cores}"))
+        }
+        Err((why, remedy)) => Finding::warn(
+            CHECK,
+            format!("started like this, browsers get no control group of their own: {why}"),
+            remedy,
+        ),
+    })
 }
 
 /// Free bytes and free inodes, as an ordinary user may take them; a file system
@@ -128,6 +157,7 @@ fn judge_disk(state: &Path, space: std::io::Result<Space>) -> Finding {
 mod tests {
     use super::super::finding::Verdict;
     use super::*;
+    use crate::config;
 
     const MIB: u64 = 1 << 20;
 
@@ -152,6 +182,26 @@ mod tests {
         let findings = memory(8192 * MIB, cgroup);
         assert!(findings[0].what.contains("cgroup limit"), "{}", findings[0].what);
         assert_eq!(findings[1].verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn fences_are_judged_only_where_they_are_wanted() {
+        let judged = |set: &[(&str, &str)], outlook: &Outlook| {
+            let set = set.iter().map(|(key, value)| (key.into(), value.into()));
+            let loaded = config::load(&config::Given::default(), set).unwrap();
+            judge_fence(&loaded.config, || outlook.clone())
+        };
+        let can = Outlook { memory: Ok("/sys/fs/cgroup/app".into()), cpu: false };
+        let finding = judged(&[], &can).unwrap();
+        assert_eq!(finding.verdict, Verdict::Ok);
+        assert!(finding.what.contains("/app, without a CPU weight"), "{}", finding.what);
+        let cannot = Outlook { memory: Err(("it is read-only".into(), "do this")), cpu: false };
+        let finding = judged(&[], &cannot).unwrap();
+        assert_eq!((finding.verdict, finding.remedy.as_deref()), (Verdict::Warn, Some("do this")));
+        assert!(finding.what.contains("read-only"), "{}", finding.what);
+        for off in [("TILLROLL_MEMORY__FENCE", "off"), ("TILLROLL_MEMORY__GOVERNOR", "off")] {
+            assert_eq!(judged(&[off], &cannot), None, "{off:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,145 @@
+//! The last fence, with the control groups of this machine where it lets us make
+//! them; where it does not, browsers have to do without.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tillroll::failure::{Class, MEMORY_FENCE};
+use tillroll::memory::fence::Fences;
+use tillroll::pool::{Pool, PoolConfig};
+use tillroll::renderer::browser::{Browser, BrowserConfig};
+use tillroll::renderer::launcher::Launcher;
+use tillroll::renderer::processes::Kind;
+use tillroll::renderer::{Render, RenderRequest};
+
+use crate::printed::{config, none, page, request};
+use crate::support::{self, PATIENCE};
+
+const MIB: u64 = 1 << 20;
+
+/// Fences of this machine, with so much to be had; or the reason why it has none.
+fn fences(free: u64) -> Result<Fences, String> {
+    let fences = Fences::prepare(Path::new("/"), std::process::id(), 0, 2)?;
+    fences.follow(free);
+    Ok(fences)
+}
+
+/// A jail with a fence, where there can be one.
+fn fenced(fences: Result<&Fences, &String>) -> BrowserConfig {
+    let fences = match fences {
+        Ok(fences) => Some(tillroll::worker::fences(fences.clone())),
+        Err(why) => {
+            assert!(why.contains("Delegate="), "what to do about it: {why}");
+            None
+        }
+    };
+    BrowserConfig { fences, ..support::jailed() }
+}
+
+/// Groups of this test's fences below `place`.
+fn groups(place: &Path) -> Vec<PathBuf> {
+    let ours = format!("tillroll-{}-", std::process::id());
+    let entries = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap());
+    let entries = entries.filter(|entry| {
+        let name = entry.file_name().into_string().unwrap();
+        name.starts_with(&ours) && !name.ends_with("-worker")
+    });
+    entries.map(|entry| entry.path()).collect()
+}
+
+fn members(group: &Path) -> Vec<u32> {
+    let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap();
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_process_of_a_browser_is_in_its_fence_and_the_fence_goes_with_it() {
+    let fences = fences(2048 * MIB);
+    let launcher = Launcher::start().unwrap();
+    let browser = Browser::launch(&launcher, &fenced(fences.as_ref())).await.unwrap();
+    let context = support::context(&browser).await;
+    assert!(support::pdf(&context, "<p>x").await.unwrap().starts_with(b"%PDF-"));
+    // All but bubblewrap's own, which waits outside.
+    let pids: Vec<u32> = browser
+        .processes()
+        .iter()
+        .map(|process| process.pid)
+        .filter(|pid| *pid != browser.pid())
+        .collect();
+    assert!(pids.len() >= 5, "{pids:?}");
+    if let Ok(fences) = &fences {
+        let (memory, cpu) = fences.places();
+        let found = groups(memory);
+        let [group] = &found[..] else { panic!("one browser, one group: {found:?}") };
+        let inside = members(group);
+        assert!(pids.iter().all(|pid| inside.contains(pid)), "{pids:?} in {inside:?}");
+        for group in cpu.into_iter().flat_map(groups) {
+            let inside = members(&group);
+            assert!(pids.iter().all(|pid| inside.contains(pid)), "{pids:?} in {inside:?}");
+        }
+        let limit = || {
+            ["memory.limit_in_bytes", "memory.max"]
+                .iter()
+                .find_map(|file| std::fs::read_to_string(group.join(file)).ok())
+                .map(|text| text.trim().parse::<u64>().unwrap())
+        };
+        assert_eq!(limit(), Some(2048 * MIB));
+        // The operator changes memory.limit while it runs.
+        fences.allow(Some(1024 * MIB), 0);
+        assert_eq!(limit(), Some((1024 + 64 + 32) * MIB));
+        assert_eq!(limit(), fences.standing().limit_bytes);
+    }
+    context.close(PATIENCE).await.unwrap();
+    browser.close().await;
+    if let Ok(fences) = &fences {
+        let (memory, cpu) = fences.places();
+        let left: Vec<_> = [Some(memory), cpu].into_iter().flatten().flat_map(groups).collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert_eq!(fences.standing().kills, 0);
+    }
+}
+
+fn numbered(tenant: &str, html: &str) -> RenderRequest {
+    request(tenant, html, none())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_fence_costs_one_renderer_and_its_job() {
+    let fences = fences(256 * MIB);
+    let pool = PoolConfig { browser: fenced(fences.as_ref()), ..config() };
+    let pool = Arc::new(Pool::start(pool));
+    pool.ready().await.unwrap();
+    pool.render(numbered("quiet", &page("<p>before"))).await.unwrap();
+    let browser = pool.browser().unwrap();
+    let before = browser.pid();
+    let quiet: Vec<u32> = renderers(&browser);
+    // About 1 GB.
+    let heavy = page(&format!("<table>{}</table>", "<tr><td>Tea<td>1<td>2.00".repeat(60_000)));
+    match &fences {
+        Ok(fences) => {
+            let failure = pool.render(numbered("heavy", &heavy)).await.unwrap_err();
+            assert_eq!((failure.class, failure.code), (Class::Resource, MEMORY_FENCE), "{failure}");
+            let standing = fences.standing();
+            assert_eq!((standing.kills, standing.outer_kills), (1, 0));
+        }
+        Err(_) => {
+            let rendered = pool.render(numbered("heavy", "<p>light")).await;
+            assert_eq!(rendered.unwrap().pages, 1);
+        }
+    }
+    pool.render(numbered("quiet", &page("<p>after"))).await.unwrap();
+    pool.render(numbered("heavy", &page("<p>small"))).await.unwrap();
+    assert_eq!(pool.browser().unwrap().pid(), before, "the browser lives on");
+    assert!(renderers(&browser).contains(&quiet[0]), "and so does the other's renderer");
+    drop(browser);
+    pool.close().await;
+    if let Ok(fences) = &fences {
+        assert!(groups(fences.places().0).is_empty());
+        assert_eq!(fences.standing().kills, 1, "it is remembered");
+    }
+}
+
+fn renderers(browser: &Browser) -> Vec<u32> {
+    let processes = browser.processes().into_iter();
+    processes.filter(|process| process.kind == Kind::Renderer).map(|process| process.pid).collect()
+}
