@@ -16,7 +16,9 @@ use super::concurrency::Concurrency;
 use super::ladder::{FAT, Ladder, Pressure, Stalls};
 use super::ledger::Ledger;
 use super::reserve::Reserve;
-use super::terms::{Admitted, Bounds, ContextId, Fit, JobId, Kill, Left, Request, Sample, Wait};
+use super::terms::{
+    Admitted, Bounds, ContextId, Elsewhere, Fit, JobId, Kill, Left, Request, Sample, Wait,
+};
 
 /// What the operator and the machine set.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +70,8 @@ pub struct Standing {
     pub slots: usize,
     /// What would be let in.
     pub fits: Fit,
+    /// What other workers on this machine say of themselves.
+    pub elsewhere: Elsewhere,
 }
 
 /// See the module's documentation.
@@ -96,7 +100,9 @@ impl Control {
 
     /// Takes in a measurement and, where they were read, the kernel's counters.
     pub fn sample(&mut self, sample: &Sample<'_>, stalls: Option<Stalls>) -> Vec<Order> {
-        self.reserve.observe(sample.free, sample.own, sample.at);
+        // What other workers take was promised, as what ours takes was.
+        let own = sample.own.saturating_add(self.ledger.elsewhere().used);
+        self.reserve.observe(sample.free, own, sample.at);
         self.sample_unsettled(sample, stalls)
     }
 
@@ -114,6 +120,11 @@ impl Control {
         // Idle contexts before jobs: what they hold counts as coming back.
         if relief.close > 0 {
             let closed = self.ledger.to_close(relief.close, None, now);
+            orders.extend(closed.into_iter().map(Order::Close));
+        }
+        if self.ledger.elsewhere().first {
+            // A job of another worker is to have all the memory.
+            let closed = self.ledger.to_close(u64::MAX, None, now);
             orders.extend(closed.into_iter().map(Order::Close));
         }
         if relief.kill {
@@ -208,9 +219,36 @@ impl Control {
         self.ledger.closed(context);
     }
 
-    /// Notes what other workers on this machine have promised and not used yet.
-    pub fn set_elsewhere(&mut self, bytes: u64) {
-        self.ledger.set_elsewhere(bytes);
+    /// Notes what other workers on this machine say.
+    pub fn set_elsewhere(&mut self, elsewhere: Elsewhere) {
+        if elsewhere.workers < self.ledger.elsewhere().workers {
+            self.reserve.begin_anew();
+        }
+        self.ledger.set_elsewhere(elsewhere);
+    }
+
+    /// What they said.
+    #[must_use]
+    pub fn elsewhere(&self) -> Elsewhere {
+        self.ledger.elsewhere()
+    }
+
+    /// Whether other workers on this machine have to let nothing in now.
+    #[must_use]
+    pub fn is_first(&self, now: Duration) -> bool {
+        self.ledger.is_first(now)
+    }
+
+    /// Jobs that render.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.ledger.running()
+    }
+
+    /// Whether the last sample is older than `age`.
+    #[must_use]
+    pub fn is_stale(&self, age: Duration, now: Duration) -> bool {
+        now.saturating_sub(self.ledger.sampled()) > age
     }
 
     /// What other workers on this machine have to know of this one's promises.
@@ -250,6 +288,7 @@ impl Control {
             running: self.ledger.running(),
             slots: self.concurrency.slots(),
             fits: self.fits(),
+            elsewhere: self.ledger.elsewhere(),
         }
     }
 }

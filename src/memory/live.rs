@@ -28,6 +28,7 @@ use super::document::Features;
 use super::predictor::Kind;
 use super::probe::Probe;
 use super::sampler::Counters;
+use super::share::Share;
 use super::terms::{Bounds, ContextId, JobId, Kill, Wait};
 use super::verdicts::Digest;
 use super::watcher;
@@ -106,6 +107,8 @@ pub struct Report {
     pub waiting_count: usize,
     /// The kernel's counters, as last read.
     pub counters: Counters,
+    /// Why other workers on this machine are not seen, where they are not.
+    pub unshared: Option<String>,
 }
 
 /// The governor at work. Cheap to clone.
@@ -143,7 +146,7 @@ impl Live {
         let now = Instant::now();
         let live = Self {
             shared: Arc::new(Shared {
-                state: Mutex::new(State::new(policy)),
+                state: Mutex::new(State::new(policy, Share::join(root))),
                 hands: OnceLock::new(),
                 probe: Probe::at(root),
                 started: now,
@@ -288,6 +291,7 @@ impl Live {
             waiting: waits.filter_map(Job::waiting).take(WAITING_SHOWN).collect(),
             waiting_count,
             counters: state.counters,
+            unshared: state.share.as_ref().err().cloned(),
         }
     }
 

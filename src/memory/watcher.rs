@@ -97,10 +97,6 @@ impl Eyes {
         match self.sampler.sample(at) {
             Ok(reading) => {
                 self.blind = false;
-                if self.own.saturating_sub(reading.own) > LARGE {
-                    self.settles_until = Some(at + SETTLING);
-                }
-                self.own = reading.own;
                 let mut running = Vec::new();
                 let mut idle = Vec::new();
                 let used = |pid| self.sampler.used(pid);
@@ -125,6 +121,15 @@ impl Eyes {
                         held.used = used;
                     }
                 }
+                state.memory = reading.memory;
+                state.scope = self.sampler.scope();
+                state.hear(at);
+                // Theirs as well as ours.
+                let own = reading.own.saturating_add(state.control.elsewhere().used);
+                if self.own.saturating_sub(own) > LARGE {
+                    self.settles_until = Some(at + SETTLING);
+                }
+                self.own = own;
                 let stalls = reading.counters.map(|counters| counters.stalls);
                 let orders = if self.settles_until.is_some_and(|until| at < until) {
                     state.control.sample_unsettled(&sample, stalls)
@@ -132,6 +137,7 @@ impl Eyes {
                     state.control.sample(&sample, stalls)
                 };
                 state.used = reading.own;
+                state.say(at);
                 if let Some(counters) = reading.counters {
                     state.counters = counters;
                     state.sweep();

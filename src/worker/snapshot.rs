@@ -118,6 +118,12 @@ pub struct Governed {
     pub contexts: Vec<Footprint>,
     /// Processes of the worker's cgroup that the kernel killed for want of memory.
     pub oom_kills: Option<u64>,
+    /// Other workers on this machine with which the ledger is shared.
+    pub other_workers: usize,
+    /// What they promised and do not use yet.
+    pub elsewhere_bytes: u64,
+    /// Why they are not seen, where they are not.
+    pub unshared: Option<String>,
 }
 
 impl From<Report> for Governed {
@@ -135,6 +141,9 @@ impl From<Report> for Governed {
             waits: report.waiting,
             contexts: report.contexts,
             oom_kills: report.counters.oom_kills,
+            other_workers: standing.elsewhere.workers,
+            elsewhere_bytes: standing.elsewhere.promised,
+            unshared: report.unshared,
         }
     }
 }
