@@ -17,7 +17,7 @@ use super::ladder::{FAT, Ladder, Pressure, Stalls};
 use super::ledger::Ledger;
 use super::reserve::Reserve;
 use super::terms::{
-    Admitted, Bounds, ContextId, Elsewhere, Fit, JobId, Kill, Left, Request, Sample, Wait,
+    Admitted, Blame, Bounds, ContextId, Elsewhere, Fit, JobId, Kill, Left, Request, Sample, Wait,
 };
 
 /// What the operator and the machine set.
@@ -82,6 +82,10 @@ pub struct Control {
     reserve: Reserve,
     ladder: Ladder,
     concurrency: Concurrency,
+    /// Jobs of ours that took what made memory scarce.
+    culprits: Vec<JobId>,
+    /// Others did.
+    others: bool,
 }
 
 impl Control {
@@ -95,6 +99,8 @@ impl Control {
             reserve,
             ladder: Ladder::new(),
             concurrency: Concurrency::new(policy.cores, policy.most),
+            culprits: Vec::new(),
+            others: false,
         }
     }
 
@@ -116,6 +122,8 @@ impl Control {
         self.reserve.grew(self.ledger.fastest(), now);
         let lines = self.reserve.lines_beside(self.ledger.beyond_budget(), now);
         self.ledger.set_lines(lines);
+        let back = !self.others && !self.culprits.iter().any(|job| self.ledger.knows(*job));
+        self.ladder.is_ours(back && !self.culprits.is_empty());
         let relief = self.ladder.step(self.ledger.room(), lines, stalls, now);
         // Idle contexts before jobs: what they hold counts as coming back.
         if relief.close > 0 {
@@ -136,7 +144,29 @@ impl Control {
         if relief.recycle {
             orders.extend(self.ledger.fat(FAT).into_iter().map(Order::Recycle));
         }
+        self.blame(relief.pressure, &orders);
         orders
+    }
+
+    /// Keeps in mind who made memory scarce, as long as it is.
+    fn blame(&mut self, pressure: Pressure, orders: &[Order]) {
+        if pressure == Pressure::Nominal {
+            self.culprits.clear();
+            self.others = false;
+            return;
+        }
+        for order in orders {
+            match order {
+                Order::Kill(kill) if kill.blame == Blame::Document => self.culprits.push(kill.job),
+                Order::Kill(_) => self.others = true,
+                Order::Trim(_) | Order::Close(_) | Order::Recycle(_) => {}
+            }
+        }
+        for job in self.ledger.alone() {
+            if !self.culprits.contains(&job) {
+                self.culprits.push(job);
+            }
+        }
     }
 
     /// Lets a job in, or says what it waits for. After [`Wait::Room`],
@@ -325,5 +355,48 @@ mod tests {
         assert!(matches!(wait, Wait::Room { needed: 0, fits: 0, .. }), "{wait:?}");
         assert_eq!(control.make_room(&wait, warm, now), [Order::Close(ContextId(2))]);
         assert!(control.make_room(&wait, warm, now).is_empty(), "once is enough");
+    }
+
+    #[test]
+    fn after_a_lone_job_was_killed_the_next_is_let_in_as_soon_as_its_memory_is_back() {
+        let at = Duration::from_millis;
+        let policy = Policy {
+            bounds: Bounds::default(),
+            floor: 128 * MIB,
+            cores: 1,
+            most: 2,
+            reaction: at(50),
+            back: at(100),
+        };
+        let mut control = Control::new(&policy);
+        let job = JobId(1);
+        let sample = |control: &mut Control, ms, free: u64, used: &[(JobId, u64)]| {
+            let own = used.iter().map(|(_, used)| used).sum();
+            let (free, running) = (free * MIB, used);
+            control.sample(&Sample { at: at(ms), free, own, running, idle: &[] }, None)
+        };
+        sample(&mut control, 0, 700, &[]);
+        let request = |job| Request {
+            job,
+            predicted: 900 * MIB,
+            warm: None,
+            alone: false,
+            waited: Duration::ZERO,
+        };
+        assert_eq!(control.admit(&request(job), at(0)), Ok(Admitted { alone: true }));
+        sample(&mut control, 25, 400, &[(job, 300 * MIB)]);
+        let orders = sample(&mut control, 50, 30, &[(job, 670 * MIB)]);
+        let killed =
+            |order: &Order| matches!(order, Order::Kill(kill) if kill.blame == Blame::Document);
+        assert!(orders.iter().any(killed), "{orders:?}");
+        control.release(job, Left::Closing, None, at(60));
+        control.gone(job, at(70));
+        let mut pressure = Vec::new();
+        for ms in (75..700).step_by(25) {
+            sample(&mut control, ms, 700, &[]);
+            pressure.push((ms, control.standing().pressure));
+        }
+        let calm = pressure.iter().find(|(_, pressure)| *pressure == Pressure::Nominal);
+        assert!(calm.is_some_and(|(ms, _)| *ms <= 550), "{pressure:?}");
     }
 }

@@ -127,8 +127,29 @@ impl Ledger {
     /// ours has all the memory, or is next.
     #[must_use]
     pub fn is_first(&self, now: Duration) -> bool {
-        self.behind(now).is_some()
-            || self.entries.iter().any(|e| e.alone && !matches!(e.phase, Phase::Gone(_)))
+        let alone = |e: &Entry| e.alone && !matches!(e.phase, Phase::Gone(_));
+        let wants_all = self.behind(now).is_some() || self.entries.iter().any(alone);
+        wants_all && !self.is_within_budget()
+    }
+
+    /// Whether a job has a debit still, or has just ended.
+    #[must_use]
+    pub fn knows(&self, job: JobId) -> bool {
+        self.entries.iter().any(|entry| entry.job == job)
+    }
+
+    /// Jobs that run alone.
+    pub fn alone(&self) -> impl Iterator<Item = JobId> + '_ {
+        let alone = self.entries.iter().filter(|entry| entry.alone);
+        alone.map(|entry| entry.job)
+    }
+
+    /// Whether the operator's budget is less than what is free: then it is the same to
+    /// us how much others leave.
+    fn is_within_budget(&self) -> bool {
+        let within = |budget| signed(budget) - signed(self.own);
+        let free = signed(self.free) - signed(self.elsewhere.promised);
+        self.bounds.budget.is_some_and(|budget| within(budget) < free)
     }
 
     /// What has to stay free.
@@ -238,7 +259,9 @@ impl Ledger {
         let nothing_runs = self.nothing_runs();
         let fits = signed(needed) <= room;
         // Of two workers that begin at once neither would see the other run.
-        let nobody_elsewhere = self.elsewhere.running == 0 && !self.elsewhere.busy;
+        let elsewhere = &self.elsewhere;
+        let within = self.is_within_budget();
+        let nobody_elsewhere = within || elsewhere.running == 0 && !elsewhere.busy;
         if request.alone && !(nothing_runs && nobody_elsewhere) {
             self.close_door(request, now);
             return Err(Wait::Others(self.entries.len() + self.elsewhere.running));
@@ -247,7 +270,7 @@ impl Ledger {
         // gone, here and elsewhere: what they hold is its best chance.
         let last_resort = nothing_runs
             && nobody_elsewhere
-            && self.elsewhere.idle == 0
+            && (within || elsewhere.idle == 0)
             && self.idle.iter().all(|idle| Some(idle.context) == request.warm)
             && self.closing() == 0
             && self.room() > signed(self.lines.hard);

@@ -133,6 +133,7 @@ impl Worker {
                 }
                 _ = keep.tick() => {
                     effects.keep(self.predictions());
+                    effects.judge();
                     wanted = Vec::new();
                     continue;
                 }
@@ -177,6 +178,7 @@ impl Worker {
                 tracing::warn!(error = %chain(&error), "what documents take could not be read; it is learned anew");
             }
         }
+        effects::judge(&self.queue, live).await;
     }
 
     /// Has the effects carried out; true once the worker is done.
