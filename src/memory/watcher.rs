@@ -204,3 +204,7 @@ impl Live {
         busy
     }
 }
+
+#[cfg(test)]
+#[path = "cost_tests.rs"]
+mod tests;
