@@ -185,6 +185,7 @@ impl Seen {
         let headings = ["worker", "phase", "running", "done", "failed", "memory", "heartbeat"];
         let mut text = table(&headings, &rows.collect::<Vec<_>>());
         for Known { id, says, .. } in self.workers.iter().filter(|worker| worker.alive) {
+            text.push_str(&ledger_text(id, &says["memory"]["governor"]));
             text.push_str(&waits_text(id, &says["memory"]["governor"]));
         }
         if self.workers.iter().any(|worker| worker.says["renderer_kind"] == "null") {
@@ -208,6 +209,33 @@ fn memory_text(memory: &Value) -> String {
         Some(kills) => format!(", {kills} killed by the kernel"),
     };
     format!("{used} of {budget}{scarce}{killed}")
+}
+
+/// What a worker's ledger says.
+fn ledger_text(id: &str, governor: &Value) -> String {
+    let bytes = |name: &str| governor[name].as_u64().map_or("-".to_owned(), show_bytes_rounded);
+    if governor.is_null() {
+        return String::new();
+    }
+    let others = match governor["other_workers"].as_u64().unwrap_or(0) {
+        0 => String::new(),
+        count => format!(
+            ", {} promised by {} on this machine",
+            bytes("elsewhere_bytes"),
+            super::counted(count, "other worker")
+        ),
+    };
+    let unshared = governor["unshared"].as_str();
+    let unshared = unshared.map_or(String::new(), |why| {
+        format!("\n{id}: other workers on its machine are not seen: {why}")
+    });
+    format!(
+        "\n{id}: {} free, {} to stay free, {} promised to running jobs, {} in idle contexts{others}{unshared}\n",
+        bytes("free_bytes"),
+        bytes("reserve_bytes"),
+        bytes("outstanding_bytes"),
+        bytes("idle_bytes"),
+    )
 }
 
 /// Why claimed jobs wait, where some do.

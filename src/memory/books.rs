@@ -16,8 +16,10 @@ use super::control::{Control, Order, Policy};
 use super::ladder::FAT;
 use super::live::{Asked, Footprint, Waiting};
 use super::predictor::{Kind, Predictor};
+use super::probe::Memory;
 use super::sampler::Counters;
-use super::terms::{ContextId, JobId, Kill, Left, Request, Wait};
+use super::share::{OWED_FOR, Said, Share, ShareError};
+use super::terms::{Admitted, ContextId, Elsewhere, JobId, Kill, Left, Request, Wait};
 use super::verdicts::Verdicts;
 
 /// A ticket that was given up before its context was opened is remembered so long.
@@ -76,6 +78,12 @@ pub(super) struct State {
     pub(super) turn: u64,
     pub(super) used: u64,
     pub(super) counters: Counters,
+    /// What was measured last.
+    pub(super) memory: Memory,
+    /// Under which limit this worker is.
+    pub(super) scope: u64,
+    /// The ledger that workers share, or why there is none.
+    pub(super) share: Result<Share, String>,
     /// Whether the sampling thread sleeps long.
     pub(super) slow: bool,
     pub(super) last_left: Instant,
@@ -90,7 +98,7 @@ pub(super) enum Deed {
 }
 
 impl State {
-    pub(super) fn new(policy: &Policy) -> Self {
+    pub(super) fn new(policy: &Policy, share: Result<Share, ShareError>) -> Self {
         Self {
             control: Control::new(policy),
             contexts: HashMap::new(),
@@ -102,6 +110,9 @@ impl State {
             turn: 0,
             used: 0,
             counters: Counters::default(),
+            memory: Memory { available: 0, cgroup: None },
+            scope: 0,
+            share: share.map_err(|error| unshared(&error)),
             slow: false,
             last_left: Instant::now(),
         }
@@ -228,7 +239,7 @@ impl State {
         let warm = self.warm(&job.asked.tenant);
         let (predicted, alone, waited) = (job.predicted, job.alone, job.since.elapsed());
         let request = Request { job: id, predicted, warm, alone, waited };
-        let answer = self.control.admit(&request, now);
+        let answer = self.promise(&request, now);
         let mut deeds = Vec::new();
         if let Err(wait) = &answer {
             let orders = self.control.make_room(wait, warm, now);
@@ -242,6 +253,63 @@ impl State {
             job.wait = answer.err();
         }
         (answer.map(drop), deeds)
+    }
+
+    /// Lets a job in. What it would owe is said before it is looked what others owe; see
+    /// [`super::share`].
+    fn promise(&mut self, request: &Request, now: Duration) -> Result<Admitted, Wait> {
+        if let Ok(share) = &mut self.share {
+            let intended = share.intend(request.predicted);
+            let heard = intended.and_then(|()| share.hear(self.memory, now));
+            self.heard(heard);
+            let others = self.control.elsewhere().workers > 0;
+            if others && self.control.is_stale(OWED_FOR, now) {
+                self.say(now);
+                return Err(Wait::Unseen);
+            }
+        }
+        let answer = self.control.admit(request, now);
+        self.say(now);
+        answer
+    }
+
+    /// Takes in what other workers on this machine say.
+    pub(super) fn hear(&mut self, now: Duration) {
+        if let Ok(share) = &mut self.share {
+            let heard = share.hear(self.memory, now);
+            self.heard(heard);
+        }
+    }
+
+    fn heard(&mut self, heard: Result<Elsewhere, ShareError>) {
+        match heard {
+            Ok(elsewhere) => self.control.set_elsewhere(elsewhere),
+            Err(error) => self.unshare(&error),
+        }
+    }
+
+    /// Tells the others how things stand here.
+    pub(super) fn say(&mut self, now: Duration) {
+        let Ok(share) = &mut self.share else { return };
+        let busy = |held: &&Held| matches!(held.state, Use::Busy(_));
+        let said = Said {
+            owed: self.control.outstanding(),
+            used: self.used,
+            running: u32::try_from(self.control.running()).unwrap_or(u32::MAX),
+            idle: u32::try_from(self.contexts.values().filter(|held| !busy(held)).count())
+                .unwrap_or(u32::MAX),
+            first: self.control.is_first(now),
+            scope: self.scope,
+        };
+        if let Err(error) = share.say(said, now) {
+            self.unshare(&error);
+        }
+    }
+
+    /// Goes on without the others.
+    fn unshare(&mut self, error: &ShareError) {
+        self.share = Err(unshared(error));
+        self.control.set_elsewhere(Elsewhere::default());
     }
 
     /// A ticket is given up.
@@ -289,6 +357,12 @@ impl State {
     pub(super) fn sweep(&mut self) {
         self.jobs.retain(|_, job| job.abandoned.is_none_or(|since| since.elapsed() < ABANDONED));
     }
+}
+
+fn unshared(error: &ShareError) -> String {
+    let why = error.to_string();
+    tracing::warn!(%why, "other workers on this machine are not seen: each counts with all that is free");
+    why
 }
 
 impl Job {

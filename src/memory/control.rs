@@ -16,7 +16,9 @@ use super::concurrency::Concurrency;
 use super::ladder::{FAT, Ladder, Pressure, Stalls};
 use super::ledger::Ledger;
 use super::reserve::Reserve;
-use super::terms::{Admitted, Bounds, ContextId, Fit, JobId, Kill, Left, Request, Sample, Wait};
+use super::terms::{
+    Admitted, Blame, Bounds, ContextId, Elsewhere, Fit, JobId, Kill, Left, Request, Sample, Wait,
+};
 
 /// What the operator and the machine set.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +70,8 @@ pub struct Standing {
     pub slots: usize,
     /// What would be let in.
     pub fits: Fit,
+    /// What other workers on this machine say of themselves.
+    pub elsewhere: Elsewhere,
 }
 
 /// See the module's documentation.
@@ -78,6 +82,10 @@ pub struct Control {
     reserve: Reserve,
     ladder: Ladder,
     concurrency: Concurrency,
+    /// Jobs of ours that took what made memory scarce.
+    culprits: Vec<JobId>,
+    /// Others did.
+    others: bool,
 }
 
 impl Control {
@@ -91,12 +99,16 @@ impl Control {
             reserve,
             ladder: Ladder::new(),
             concurrency: Concurrency::new(policy.cores, policy.most),
+            culprits: Vec::new(),
+            others: false,
         }
     }
 
     /// Takes in a measurement and, where they were read, the kernel's counters.
     pub fn sample(&mut self, sample: &Sample<'_>, stalls: Option<Stalls>) -> Vec<Order> {
-        self.reserve.observe(sample.free, sample.own, sample.at);
+        // What other workers take was promised, as what ours takes was.
+        let own = sample.own.saturating_add(self.ledger.elsewhere().used);
+        self.reserve.observe(sample.free, own, sample.at);
         self.sample_unsettled(sample, stalls)
     }
 
@@ -110,10 +122,17 @@ impl Control {
         self.reserve.grew(self.ledger.fastest(), now);
         let lines = self.reserve.lines_beside(self.ledger.beyond_budget(), now);
         self.ledger.set_lines(lines);
+        let back = !self.others && !self.culprits.iter().any(|job| self.ledger.knows(*job));
+        self.ladder.is_ours(back && !self.culprits.is_empty());
         let relief = self.ladder.step(self.ledger.room(), lines, stalls, now);
         // Idle contexts before jobs: what they hold counts as coming back.
         if relief.close > 0 {
             let closed = self.ledger.to_close(relief.close, None, now);
+            orders.extend(closed.into_iter().map(Order::Close));
+        }
+        if self.ledger.elsewhere().first {
+            // A job of another worker is to have all the memory.
+            let closed = self.ledger.to_close(u64::MAX, None, now);
             orders.extend(closed.into_iter().map(Order::Close));
         }
         if relief.kill {
@@ -125,7 +144,29 @@ impl Control {
         if relief.recycle {
             orders.extend(self.ledger.fat(FAT).into_iter().map(Order::Recycle));
         }
+        self.blame(relief.pressure, &orders);
         orders
+    }
+
+    /// Keeps in mind who made memory scarce, as long as it is.
+    fn blame(&mut self, pressure: Pressure, orders: &[Order]) {
+        if pressure == Pressure::Nominal {
+            self.culprits.clear();
+            self.others = false;
+            return;
+        }
+        for order in orders {
+            match order {
+                Order::Kill(kill) if kill.blame == Blame::Document => self.culprits.push(kill.job),
+                Order::Kill(_) => self.others = true,
+                Order::Trim(_) | Order::Close(_) | Order::Recycle(_) => {}
+            }
+        }
+        for job in self.ledger.alone() {
+            if !self.culprits.contains(&job) {
+                self.culprits.push(job);
+            }
+        }
     }
 
     /// Lets a job in, or says what it waits for. After [`Wait::Room`],
@@ -208,9 +249,36 @@ impl Control {
         self.ledger.closed(context);
     }
 
-    /// Notes what other workers on this machine have promised and not used yet.
-    pub fn set_elsewhere(&mut self, bytes: u64) {
-        self.ledger.set_elsewhere(bytes);
+    /// Notes what other workers on this machine say.
+    pub fn set_elsewhere(&mut self, elsewhere: Elsewhere) {
+        if elsewhere.workers < self.ledger.elsewhere().workers {
+            self.reserve.begin_anew();
+        }
+        self.ledger.set_elsewhere(elsewhere);
+    }
+
+    /// What they said.
+    #[must_use]
+    pub fn elsewhere(&self) -> Elsewhere {
+        self.ledger.elsewhere()
+    }
+
+    /// Whether other workers on this machine have to let nothing in now.
+    #[must_use]
+    pub fn is_first(&self, now: Duration) -> bool {
+        self.ledger.is_first(now)
+    }
+
+    /// Jobs that render.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.ledger.running()
+    }
+
+    /// Whether the last sample is older than `age`.
+    #[must_use]
+    pub fn is_stale(&self, age: Duration, now: Duration) -> bool {
+        now.saturating_sub(self.ledger.sampled()) > age
     }
 
     /// What other workers on this machine have to know of this one's promises.
@@ -250,6 +318,7 @@ impl Control {
             running: self.ledger.running(),
             slots: self.concurrency.slots(),
             fits: self.fits(),
+            elsewhere: self.ledger.elsewhere(),
         }
     }
 }
@@ -286,5 +355,48 @@ mod tests {
         assert!(matches!(wait, Wait::Room { needed: 0, fits: 0, .. }), "{wait:?}");
         assert_eq!(control.make_room(&wait, warm, now), [Order::Close(ContextId(2))]);
         assert!(control.make_room(&wait, warm, now).is_empty(), "once is enough");
+    }
+
+    #[test]
+    fn after_a_lone_job_was_killed_the_next_is_let_in_as_soon_as_its_memory_is_back() {
+        let at = Duration::from_millis;
+        let policy = Policy {
+            bounds: Bounds::default(),
+            floor: 128 * MIB,
+            cores: 1,
+            most: 2,
+            reaction: at(50),
+            back: at(100),
+        };
+        let mut control = Control::new(&policy);
+        let job = JobId(1);
+        let sample = |control: &mut Control, ms, free: u64, used: &[(JobId, u64)]| {
+            let own = used.iter().map(|(_, used)| used).sum();
+            let (free, running) = (free * MIB, used);
+            control.sample(&Sample { at: at(ms), free, own, running, idle: &[] }, None)
+        };
+        sample(&mut control, 0, 700, &[]);
+        let request = |job| Request {
+            job,
+            predicted: 900 * MIB,
+            warm: None,
+            alone: false,
+            waited: Duration::ZERO,
+        };
+        assert_eq!(control.admit(&request(job), at(0)), Ok(Admitted { alone: true }));
+        sample(&mut control, 25, 400, &[(job, 300 * MIB)]);
+        let orders = sample(&mut control, 50, 30, &[(job, 670 * MIB)]);
+        let killed =
+            |order: &Order| matches!(order, Order::Kill(kill) if kill.blame == Blame::Document);
+        assert!(orders.iter().any(killed), "{orders:?}");
+        control.release(job, Left::Closing, None, at(60));
+        control.gone(job, at(70));
+        let mut pressure = Vec::new();
+        for ms in (75..700).step_by(25) {
+            sample(&mut control, ms, 700, &[]);
+            pressure.push((ms, control.standing().pressure));
+        }
+        let calm = pressure.iter().find(|(_, pressure)| *pressure == Pressure::Nominal);
+        assert!(calm.is_some_and(|(ms, _)| *ms <= 550), "{pressure:?}");
     }
 }

@@ -9,7 +9,9 @@
 //!     └──────────────────────────────────┘     └──── for [`CALM_DOWN`] ──┘
 //! ```
 //!
-//! Up at once, down one level at a time. Steps, each with those before it:
+//! Up at once, down one level at a time. Where a job of ours took what was missing, and
+//! its memory is seen to be back, each level is left after [`OWN_CALM`]: nobody else has
+//! to be waited for. Steps, each with those before it:
 //!
 //! 1. Elevated: nothing is let in but a lone job; idle contexts are trimmed.
 //! 2. after [`CLOSE_AFTER`]: idle contexts are closed, least recently used first.
@@ -27,6 +29,8 @@ use super::terms::Lines;
 
 /// How long it must be calm before the next lower level.
 pub const CALM_DOWN: Duration = Duration::from_secs(2);
+/// The same where what was missing was ours, and is back.
+pub const OWN_CALM: Duration = Duration::from_millis(200);
 /// Idle contexts are closed where trimming them did not help for so long.
 pub const CLOSE_AFTER: Duration = Duration::from_millis(300);
 /// Fat renderers are given up where closing idle ones did not help for so long.
@@ -102,6 +106,7 @@ pub struct Ladder {
     /// The counters at the start of the current window.
     counted: Option<(Duration, Stalls)>,
     stalled: bool,
+    ours_is_back: bool,
 }
 
 impl Default for Ladder {
@@ -120,7 +125,14 @@ impl Ladder {
             calm: None,
             counted: None,
             stalled: false,
+            ours_is_back: false,
         }
+    }
+
+    /// Says whether it was a job of ours that took what was missing, and its memory is
+    /// back by now.
+    pub fn is_ours(&mut self, back: bool) {
+        self.ours_is_back = back;
     }
 
     /// How scarce memory is.
@@ -156,11 +168,15 @@ impl Ladder {
             Pressure::Elevated => !at_most(warn + warn / 8) && !self.stalled,
             Pressure::Critical => !at_most(lines.hard + lines.hard / 4),
         };
-        self.climb(asked, left, now);
+        let patience = match self.ours_is_back && !at_most(lines.keep) && !self.stalled {
+            true => OWN_CALM,
+            false => CALM_DOWN,
+        };
+        self.climb(asked, left, patience, now);
         self.relief(room, lines, now)
     }
 
-    fn climb(&mut self, asked: Pressure, left: bool, now: Duration) {
+    fn climb(&mut self, asked: Pressure, left: bool, patience: Duration, now: Duration) {
         if asked > self.pressure {
             if self.pressure == Pressure::Nominal {
                 self.raised = now;
@@ -168,7 +184,7 @@ impl Ladder {
             (self.pressure, self.calm) = (asked, None);
         } else if asked < self.pressure && left {
             let since = *self.calm.get_or_insert(now);
-            if now.saturating_sub(since) >= CALM_DOWN {
+            if now.saturating_sub(since) >= patience {
                 self.pressure = match self.pressure {
                     Pressure::Critical => Pressure::Elevated,
                     Pressure::Elevated | Pressure::Nominal => Pressure::Nominal,
@@ -255,6 +271,23 @@ mod tests {
         assert_eq!(ladder.step(300, LINES, None, at(12_000)).pressure, Pressure::Elevated);
         assert_eq!(ladder.step(300, LINES, None, at(13_900)).pressure, Pressure::Elevated);
         assert_eq!(ladder.step(300, LINES, None, at(14_000)).pressure, Pressure::Nominal);
+    }
+
+    #[test]
+    fn what_was_ours_and_is_back_is_not_waited_for() {
+        let mut ladder = Ladder::new();
+        ladder.step(10, LINES, None, at(0));
+        ladder.is_ours(true);
+        for (ms, room, pressure) in [
+            (25, 190, Pressure::Critical),
+            // All that is to stay free is not there yet.
+            (300, 190, Pressure::Critical),
+            (325, 300, Pressure::Elevated),
+            (500, 300, Pressure::Elevated),
+            (525, 300, Pressure::Nominal),
+        ] {
+            assert_eq!(ladder.step(room, LINES, None, at(ms)).pressure, pressure, "{ms}");
+        }
     }
 
     #[test]

@@ -33,7 +33,8 @@ use std::time::Duration;
 
 use super::entry::{Entry, Phase, bytes_in, per_second, signed};
 use super::terms::{
-    Admitted, Blame, Bounds, ContextId, Fit, JobId, Kill, Left, Lines, Request, Sample, Wait,
+    Admitted, Blame, Bounds, ContextId, Elsewhere, Fit, JobId, Kill, Left, Lines, Request, Sample,
+    Wait,
 };
 
 /// A job refused for so long closes the door: nothing else is let in before it.
@@ -65,8 +66,8 @@ pub struct Ledger {
     free: u64,
     own: u64,
     sampled: Duration,
-    /// Promised by other workers on this machine, and not used yet.
-    elsewhere: u64,
+    /// What other workers on this machine promised.
+    elsewhere: Elsewhere,
     /// In the order of admission.
     entries: Vec<Entry>,
     /// Least recently used first.
@@ -87,7 +88,7 @@ impl Ledger {
             free: 0,
             own: 0,
             sampled: Duration::ZERO,
-            elsewhere: 0,
+            elsewhere: Elsewhere::default(),
             entries: Vec::new(),
             idle: Vec::new(),
             closing: Vec::new(),
@@ -105,9 +106,50 @@ impl Ledger {
         self.lines = lines;
     }
 
-    /// Notes what other workers on this machine have promised and not used yet.
-    pub fn set_elsewhere(&mut self, bytes: u64) {
-        self.elsewhere = bytes;
+    /// Notes what other workers on this machine say.
+    pub fn set_elsewhere(&mut self, elsewhere: Elsewhere) {
+        self.elsewhere = elsewhere;
+    }
+
+    /// What other workers on this machine said.
+    #[must_use]
+    pub fn elsewhere(&self) -> Elsewhere {
+        self.elsewhere
+    }
+
+    /// When the last sample began.
+    #[must_use]
+    pub fn sampled(&self) -> Duration {
+        self.sampled
+    }
+
+    /// Whether other workers on this machine have to let nothing in now: a job of
+    /// ours has all the memory, or is next.
+    #[must_use]
+    pub fn is_first(&self, now: Duration) -> bool {
+        let alone = |e: &Entry| e.alone && !matches!(e.phase, Phase::Gone(_));
+        let wants_all = self.behind(now).is_some() || self.entries.iter().any(alone);
+        wants_all && !self.is_within_budget()
+    }
+
+    /// Whether a job has a debit still, or has just ended.
+    #[must_use]
+    pub fn knows(&self, job: JobId) -> bool {
+        self.entries.iter().any(|entry| entry.job == job)
+    }
+
+    /// Jobs that run alone.
+    pub fn alone(&self) -> impl Iterator<Item = JobId> + '_ {
+        let alone = self.entries.iter().filter(|entry| entry.alone);
+        alone.map(|entry| entry.job)
+    }
+
+    /// Whether the operator's budget is less than what is free: then it is the same to
+    /// us how much others leave.
+    fn is_within_budget(&self) -> bool {
+        let within = |budget| signed(budget) - signed(self.own);
+        let free = signed(self.free) - signed(self.elsewhere.promised);
+        self.bounds.budget.is_some_and(|budget| within(budget) < free)
     }
 
     /// What has to stay free.
@@ -121,7 +163,14 @@ impl Ledger {
     pub fn room(&self) -> i64 {
         let within =
             self.bounds.budget.map_or(i64::MAX, |budget| signed(budget) - signed(self.own));
-        signed(self.free).min(within) - signed(self.bounds.kept) - signed(self.elsewhere)
+        signed(self.free).min(within) - signed(self.bounds.kept)
+    }
+
+    /// The same without what other workers promised: nothing of ours is given up for
+    /// promises, but nothing new is let in on them.
+    fn unpromised(&self) -> i64 {
+        let free = signed(self.free) - signed(self.elsewhere.promised);
+        self.room().min(free - signed(self.bounds.kept))
     }
 
     /// How much more is free than the budget lets us take: what is kept free for
@@ -151,22 +200,25 @@ impl Ledger {
         self.idle.iter().map(|idle| idle.used).sum()
     }
 
-    /// What one job could have at most if it were alone here and no context idle.
+    /// What one job could have at most if it were alone here, and on this machine, and
+    /// no context idle.
     #[must_use]
     pub fn whole(&self) -> u64 {
         let held: u64 = self.entries.iter().map(|entry| entry.used).sum();
-        let all = self.room() - signed(self.lines.hard) + signed(self.idle_bytes() + held);
+        let back = (self.idle_bytes() + held).saturating_add(self.elsewhere.used);
+        let all = self.room() - signed(self.lines.hard) + signed(back);
         u64::try_from(all).unwrap_or(0)
     }
 
     fn headroom(&self) -> i64 {
-        self.room() - signed(self.outstanding()) - signed(self.lines.keep)
+        self.unpromised() - signed(self.outstanding()) - signed(self.lines.keep)
     }
 
     /// The largest job that would be let in. Where nothing runs, any is.
     #[must_use]
     pub fn fits(&self) -> Fit {
         if self.behind(self.sampled).is_some()
+            || self.elsewhere.first
             || self.entries.iter().any(|e| e.alone && e.debit() > 0)
         {
             return Fit { now: 0, without_idle: 0 };
@@ -192,6 +244,13 @@ impl Ledger {
         if let Some(first) = self.behind(now).filter(|first| *first != request.job) {
             return Err(Wait::Door(first));
         }
+        if self.elsewhere.first {
+            // Its own turn is not forgotten meanwhile; but a new one is not taken.
+            if self.behind(now) == Some(request.job) {
+                self.door = Some((request.job, now));
+            }
+            return Err(Wait::Elsewhere);
+        }
         let base = request.warm.map_or(0, |context| self.footprint(context));
         let last = request.warm.and_then(|context| self.last_job_of(context));
         let granted = last.map_or(0, |entry| entry.granted).max(request.predicted);
@@ -199,13 +258,19 @@ impl Ledger {
         let room = self.headroom() + signed(last.map_or(0, Entry::debit));
         let nothing_runs = self.nothing_runs();
         let fits = signed(needed) <= room;
-        if request.alone && !nothing_runs {
+        // Of two workers that begin at once neither would see the other run.
+        let elsewhere = &self.elsewhere;
+        let within = self.is_within_budget();
+        let nobody_elsewhere = within || elsewhere.running == 0 && !elsewhere.busy;
+        if request.alone && !(nothing_runs && nobody_elsewhere) {
             self.close_door(request, now);
-            return Err(Wait::Others(self.entries.len()));
+            return Err(Wait::Others(self.entries.len() + self.elsewhere.running));
         }
         // A lone job that does not fit waits until the idle contexts are closed and
-        // gone: what they hold is its best chance.
+        // gone, here and elsewhere: what they hold is its best chance.
         let last_resort = nothing_runs
+            && nobody_elsewhere
+            && (within || elsewhere.idle == 0)
             && self.idle.iter().all(|idle| Some(idle.context) == request.warm)
             && self.closing() == 0
             && self.room() > signed(self.lines.hard);

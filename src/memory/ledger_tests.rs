@@ -144,7 +144,7 @@ fn the_operators_budget_counts_all_that_is_ours() {
     let sample = Sample { at: at(0), free: 5_000 * MIB, own: 130 * MIB, running: &[], idle: &[] };
     ledger.sample(&sample, at(100));
     assert_eq!(ledger.room(), 250 * 1024 * 1024);
-    ledger.set_elsewhere(100 * MIB);
+    ledger.set_elsewhere(Elsewhere { promised: 4_830 * MIB, workers: 1, ..Elsewhere::default() });
     assert!(admit(&mut ledger, 1, 50, 1));
     assert!(!admit(&mut ledger, 2, 1, 1));
 }

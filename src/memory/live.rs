@@ -29,8 +29,9 @@ use super::fence::{self, Fences};
 use super::predictor::Kind;
 use super::probe::Probe;
 use super::sampler::Counters;
+use super::share::Share;
 use super::terms::{Bounds, ContextId, JobId, Kill, Wait};
-use super::verdicts::Digest;
+use super::verdicts::{self, Digest};
 use super::watcher;
 
 /// From one sample over the next to the end of a killed renderer's growth: two
@@ -64,6 +65,8 @@ pub struct Asked {
     pub features: Features,
     /// What it is known by, where that was computed; see [`Live::has_records`].
     pub digest: Option<Digest>,
+    /// What it is to have, alone, where it outgrew what it was given before, in bytes.
+    pub alone: Option<u64>,
 }
 
 /// One context, for operators.
@@ -109,6 +112,8 @@ pub struct Report {
     pub counters: Counters,
     /// The fences around browsers, where there can be any.
     pub fence: Option<fence::Standing>,
+    /// Why other workers on this machine are not seen, where they are not.
+    pub unshared: Option<String>,
 }
 
 /// The governor at work. Cheap to clone.
@@ -148,7 +153,7 @@ impl Live {
         let now = Instant::now();
         let live = Self {
             shared: Arc::new(Shared {
-                state: Mutex::new(State::new(policy)),
+                state: Mutex::new(State::new(policy, Share::join(root))),
                 hands: OnceLock::new(),
                 fences: OnceLock::new(),
                 probe: Probe::at(root),
@@ -241,26 +246,38 @@ impl Live {
         state.verdicts.too_big(digest, budget).map(|reached| (reached, budget))
     }
 
-    /// A document was killed: alone, it is too big; else it runs alone next time.
-    pub fn outgrew(&self, digest: Digest, kill: &Kill) {
+    /// A document was killed: alone, it is too big; else it runs alone next time. What
+    /// other workers have to know of it.
+    pub fn outgrew(&self, digest: Digest, kill: &Kill) -> Option<String> {
         use super::terms::Next;
         let mut state = self.state();
         match kill.next() {
-            Next::Requeue => {}
-            Next::Alone { predicted } => state.outgrown.note(digest, predicted),
+            Next::Requeue => None,
+            // That goes with the job.
+            Next::Alone { predicted } => {
+                state.outgrown.note(digest, predicted);
+                None
+            }
             Next::Exceeded => {
                 state.outgrown.acquit(&digest);
                 // With all that there was it was not done.
-                state.verdicts.note(digest, kill.used.max(kill.budget));
+                let reached = kill.used.max(kill.budget);
+                state.verdicts.note(digest, reached);
+                Some(verdicts::line(&digest, reached))
             }
         }
     }
 
-    /// A document was rendered after all.
-    pub fn acquit(&self, digest: &Digest) {
+    /// A document was rendered after all. What other workers have to know of it.
+    pub fn acquit(&self, digest: &Digest) -> Option<String> {
         let mut state = self.state();
         state.outgrown.acquit(digest);
-        state.verdicts.acquit(digest);
+        state.verdicts.acquit(digest).then(|| verdicts::line(digest, 0))
+    }
+
+    /// Takes in other workers' verdicts, oldest first.
+    pub fn judge(&self, lines: &[String]) {
+        self.state().verdicts.absorb(lines);
     }
 
     /// What is known of footprints, as text of at most `bytes`, for other workers.
@@ -280,7 +297,8 @@ impl Live {
         let mut state = self.state();
         let kind = Kind::new(&asked.tenant, &asked.features);
         let predicted = state.predictor.predict(&kind, &asked.features);
-        let alone = asked.digest.and_then(|digest| state.outgrown.too_big(&digest, 0));
+        let outgrown = asked.digest.and_then(|digest| state.outgrown.too_big(&digest, 0));
+        let alone = asked.alone.max(outgrown);
         let job = JobId(state.next);
         state.next += 1;
         let (needs, alone) = (alone.unwrap_or(predicted), alone.is_some());
@@ -307,6 +325,7 @@ impl Live {
             waiting_count,
             counters: state.counters,
             fence,
+            unshared: state.share.as_ref().err().cloned(),
         }
     }
 

@@ -47,17 +47,31 @@ fn write(root: &tempfile::TempDir, file: &str, text: &str) {
     std::io::Write::write_all(&mut file.unwrap(), text.as_bytes()).unwrap();
 }
 
+fn policy() -> Policy {
+    Policy {
+        bounds: Bounds::default(),
+        floor: 64 * MIB,
+        cores: 2,
+        most: 3,
+        reaction: REACTION,
+        back: BACK,
+    }
+}
+
+fn asked(name: &str, rows: u64) -> Asked {
+    Asked {
+        name: name.to_owned(),
+        tenant: "acme".into(),
+        features: Features { markup: rows * 128, ..Features::default() },
+        digest: None,
+        alone: None,
+    }
+}
+
 impl Machine {
     fn new(free: u64) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let policy = Policy {
-            bounds: Bounds::default(),
-            floor: 64 * MIB,
-            cores: 2,
-            most: 3,
-            reaction: REACTION,
-            back: BACK,
-        };
+        let policy = policy();
         write(&root, "meminfo", &format!("MemAvailable: {:>12} kB\n", free * 1024));
         let live = Live::start(&policy, root.path()).unwrap();
         let (sender, deeds) = sync_channel(64);
@@ -71,12 +85,7 @@ impl Machine {
     }
 
     fn ask(&self, name: &str, rows: u64) -> Ticket {
-        self.live.ask(Asked {
-            name: name.to_owned(),
-            tenant: "acme".into(),
-            features: Features { markup: rows * 128, ..Features::default() },
-            digest: None,
-        })
+        self.live.ask(asked(name, rows))
     }
 
     fn begins(&self, ticket: &Ticket) {
@@ -122,6 +131,7 @@ fn a_renderer_that_takes_all_is_killed_and_its_job_runs_alone_then_ends() {
         tenant: "acme".into(),
         features: Features::default(),
         digest: Some([7; 32]),
+        alone: None,
     });
     let wait = again.enter().unwrap_err();
     assert!(!wait.to_string().is_empty());
@@ -173,6 +183,7 @@ fn a_large_job_waits_until_the_idle_contexts_are_closed_for_it() {
         tenant: "other".into(),
         features: Features { markup: 640 << 10, ..Features::default() },
         digest: None,
+        alone: None,
     });
     let wait = large.enter().unwrap_err();
     assert!(matches!(wait, Wait::Room { .. }), "{wait}");
@@ -206,4 +217,82 @@ fn a_job_given_up_before_its_context_came_is_killed_when_it_comes() {
     assert!(!machine.live.left(job, PLACE, false));
     machine.live.ended(PLACE);
     assert!(machine.live.report().contexts.is_empty());
+}
+
+#[test]
+fn two_workers_on_one_machine_never_promise_the_same_memory() {
+    let machine = Machine::new(8_000);
+    let first = machine.ask("acme/r", 2_000);
+    first.enter().unwrap();
+    let standing = machine.live.report().standing;
+    let (one, keep) = (standing.outstanding, standing.reserve);
+    assert!(one > 100 * MIB);
+    // Room for one and a half.
+    let free = (keep + one + one / 2) / MIB;
+
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("dev/shm")).unwrap();
+    write(&root, "meminfo", &format!("MemAvailable: {:>12} kB\n", free * 1024));
+    let mut let_in = [0; 3];
+    for _ in 0..200 {
+        let workers = [(); 2].map(|()| Live::start(&policy(), root.path()).unwrap());
+        let both = std::sync::Barrier::new(2);
+        let ask = |live: &Live| {
+            let ticket = live.ask(asked("acme/r", 2_000));
+            both.wait();
+            let answer = ticket.enter();
+            both.wait();
+            answer.is_ok()
+        };
+        let (ours, theirs) = std::thread::scope(|scope| {
+            let theirs = scope.spawn(|| ask(&workers[1]));
+            (ask(&workers[0]), theirs.join().unwrap())
+        });
+        let_in[usize::from(ours) + usize::from(theirs)] += 1;
+    }
+    assert_eq!(let_in[2], 0, "nobody, one, both: {let_in:?}");
+    assert!(let_in[1] > 0, "{let_in:?}");
+}
+
+#[test]
+fn a_job_that_needs_all_the_memory_has_it_on_the_whole_machine() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("dev/shm")).unwrap();
+    write(&root, "meminfo", &format!("MemAvailable: {:>12} kB\n", 600 * 1024));
+    let [one, two] = [(); 2].map(|()| Live::start(&policy(), root.path()).unwrap());
+    let small = one.ask(asked("acme/small", 1));
+    small.enter().unwrap();
+    // Larger than all that there is.
+    let heavy = two.ask(asked("acme/heavy", 100_000));
+    assert!(matches!(heavy.enter(), Err(Wait::Room { .. })), "another worker renders");
+    drop(small);
+    two.watch_for(|| heavy.enter().is_ok());
+    let next = one.ask(asked("acme/next", 1));
+    assert_eq!(next.enter(), Err(Wait::Elsewhere));
+    assert!(!one.has_room());
+    drop(heavy);
+    one.watch_for(|| next.enter().is_ok());
+    let elsewhere = two.report().standing.elsewhere;
+    assert_eq!(elsewhere.workers, 1);
+}
+
+impl Live {
+    /// Asks again after each sample.
+    fn watch_for(&self, mut done: impl FnMut() -> bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut changed = self.changed();
+        runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, async {
+                loop {
+                    changed.borrow_and_update();
+                    if done() {
+                        return;
+                    }
+                    changed.changed().await.unwrap();
+                }
+            })
+            .await
+            .unwrap();
+        });
+    }
 }

@@ -85,8 +85,10 @@ pub mod predictor;
 pub mod probe;
 pub mod reserve;
 pub mod sampler;
+pub mod share;
 #[cfg(test)]
 mod sim;
+mod table;
 pub mod terms;
 pub mod verdicts;
 mod watcher;

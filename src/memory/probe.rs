@@ -34,9 +34,15 @@ impl Memory {
     /// What can still be taken.
     #[must_use]
     pub fn free(&self) -> u64 {
-        let in_cgroup =
-            self.cgroup.map_or(u64::MAX, |group| group.limit.saturating_sub(group.working_set));
-        self.available.min(in_cgroup)
+        self.available.min(self.cgroup.map_or(u64::MAX, |group| group.free()))
+    }
+}
+
+impl Cgroup {
+    /// What can still be taken before its limit.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.limit.saturating_sub(self.working_set)
     }
 }
 

@@ -92,6 +92,12 @@ impl Reserve {
         }
     }
 
+    /// What was measured so far cannot be compared with what comes: somebody whose
+    /// memory was counted is gone.
+    pub fn begin_anew(&mut self) {
+        self.history.clear();
+    }
+
     /// A renderer was seen to grow by so many bytes a second; more than twice
     /// [`FASTEST`] is for the last fence, not for the reserve.
     pub fn grew(&mut self, speed: u64, now: Duration) {

@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,6 +93,8 @@ pub struct Sampler {
     meminfo: Kept,
     version: Version,
     levels: Vec<Level>,
+    /// Which group sets the lowest limit, by the number of its directory; 0 where none does.
+    scope: u64,
     pressure: Vec<Kept>,
     kills: Option<Kept>,
     vmstat: Kept,
@@ -154,6 +156,7 @@ impl Sampler {
             meminfo: Kept::new(root.join("proc/meminfo")),
             version: Version::Two,
             levels: Vec::new(),
+            scope: 0,
             pressure: Vec::new(),
             kills: None,
             vmstat: Kept::new(root.join("proc/vmstat")),
@@ -259,6 +262,17 @@ impl Sampler {
             let limits = level.limits.iter_mut();
             level.limit = limits.filter_map(|kept| version.limit(kept.read(buffer).ok()?)).min();
         }
+        let lowest = self.levels.iter().filter(|level| level.limit.is_some());
+        let lowest = lowest.min_by_key(|level| level.limit);
+        self.scope = lowest
+            .and_then(|level| level.usage.path.parent()?.metadata().ok())
+            .map_or(0, |dir| dir.ino());
+    }
+
+    /// Which group sets the lowest limit: those under the same share it.
+    #[must_use]
+    pub fn scope(&self) -> u64 {
+        self.scope
     }
 
     fn resolve(&mut self) {

@@ -107,6 +107,32 @@ pub enum Wait {
     /// It has to run alone, and others run.
     #[error("it has to run alone, and {0} others run")]
     Others(usize),
+    /// A job of another worker goes first.
+    #[error("a larger job of another worker on this machine goes first")]
+    Elsewhere,
+    /// Others on this machine take memory too: it has to be measured before more is promised.
+    #[error("memory is being measured")]
+    Unseen,
+}
+
+/// What other workers on this machine say of themselves; see [`super::share`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Elsewhere {
+    /// How many there are.
+    pub workers: usize,
+    /// Bytes that they promised and that are not used yet.
+    pub promised: u64,
+    /// Bytes that they use: what they take was promised, and is no neighbour's doing.
+    pub used: u64,
+    /// Their jobs that render.
+    pub running: usize,
+    /// Their idle contexts.
+    pub idle: usize,
+    /// Whether one of them has promised something, or is about to.
+    pub busy: bool,
+    /// One of their jobs has to have all the memory or has waited for its turn, and
+    /// goes first.
+    pub first: bool,
 }
 
 /// What a claim may bring, in bytes beyond what is used now.

@@ -11,8 +11,6 @@ use std::fmt::Write as _;
 
 /// Verdicts kept; the oldest go.
 pub const VERDICTS: usize = 1024;
-/// The first line of what is written down.
-const HEADER: &str = "tillroll-verdicts 1";
 
 /// SHA-256 of a document and all that decides how it looks.
 pub type Digest = [u8; 32];
@@ -41,9 +39,11 @@ impl Verdicts {
         self.reached.is_empty()
     }
 
-    /// It was rendered after all.
-    pub fn acquit(&mut self, digest: &Digest) {
+    /// It was rendered after all. Whether there was a verdict.
+    pub fn acquit(&mut self, digest: &Digest) -> bool {
+        let before = self.reached.len();
         self.reached.retain(|(known, _)| known != digest);
+        self.reached.len() < before
     }
 
     /// What the document was seen to reach, if that is more than `budget` bytes.
@@ -56,29 +56,29 @@ impl Verdicts {
         self.reached.iter().find(|(known, _)| known == digest).map(|(_, reached)| *reached)
     }
 
-    /// All verdicts as text, newest last.
-    #[must_use]
-    pub fn dump(&self) -> String {
-        let mut text = format!("{HEADER}\n");
-        for (digest, reached) in &self.reached {
-            for byte in digest {
-                // Writing to a string cannot fail.
-                let _infallible = write!(text, "{byte:02x}");
+    /// Takes in what [`line`] made, oldest first; what is not understood is passed over.
+    pub fn absorb(&mut self, lines: &[String]) {
+        for (digest, reached) in lines.iter().filter_map(|line| parse(line)) {
+            match reached {
+                0 => {
+                    self.acquit(&digest);
+                }
+                _ => self.note(digest, reached),
             }
-            let _infallible = writeln!(text, " {reached}");
         }
-        text
     }
+}
 
-    /// Takes in another worker's verdicts; a line that is not understood is passed over.
-    pub fn absorb(&mut self, text: &str) {
-        let mut lines = text.lines();
-        if lines.next() == Some(HEADER) {
-            for (digest, reached) in lines.filter_map(parse) {
-                self.note(digest, reached);
-            }
-        }
+/// A verdict for other workers; 0 bytes where it no longer holds.
+#[must_use]
+pub fn line(digest: &Digest, reached: u64) -> String {
+    let mut text = String::with_capacity(84);
+    for byte in digest {
+        // Writing to a string cannot fail.
+        let _infallible = write!(text, "{byte:02x}");
     }
+    let _infallible = write!(text, " {reached}");
+    text
 }
 
 fn parse(line: &str) -> Option<(Digest, u64)> {
@@ -114,18 +114,21 @@ mod tests {
 
     #[test]
     fn they_are_bounded_and_can_be_handed_on() {
-        let mut verdicts = Verdicts::default();
-        for number in 0..2_000u32 {
+        let digest = |number: u32| {
             let mut digest = [0; 32];
             digest[..4].copy_from_slice(&number.to_le_bytes());
-            verdicts.note(digest, MIB);
-        }
-        assert_eq!(verdicts.reached.len(), VERDICTS);
-        let mut other = Verdicts::default();
-        other.absorb(&verdicts.dump());
-        assert_eq!(other.dump(), verdicts.dump());
-        other.absorb("tillroll-verdicts 1\nzz 1\nfoo\n");
-        other.absorb("else\n");
-        assert_eq!(other.reached.len(), VERDICTS);
+            digest
+        };
+        let mut verdicts = Verdicts::default();
+        let mut lines: Vec<String> =
+            (0..2_000).map(|number| line(&digest(number), MIB + u64::from(number))).collect();
+        lines.push("zz 1".to_owned());
+        lines.push("else".to_owned());
+        lines.push(line(&digest(1_999), 0));
+        verdicts.absorb(&lines);
+        assert_eq!(verdicts.reached.len(), VERDICTS - 1);
+        assert_eq!(verdicts.too_big(&digest(1_998), 0), Some(MIB + 1_998));
+        assert_eq!(verdicts.too_big(&digest(1_999), 0), None);
+        assert_eq!(verdicts.too_big(&digest(0), 0), None, "the oldest go");
     }
 }

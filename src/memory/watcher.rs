@@ -25,8 +25,11 @@ const IDLE_PERIOD: Duration = Duration::from_secs(1);
 /// It stays awake for so long after a render: the next is likely.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// It is looked around for new processes so often while something renders.
-const LOOK_AROUND: Duration = Duration::from_millis(250);
+/// It is looked around for processes beside the renderers so often: every thread of the
+/// worker and its browsers has to be asked for its children.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// And so often where renderers come or go.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// A process that ends has let go of its memory on paper before it is free: so long
 /// after so much was given back, a loss is not blamed on others.
 const SETTLING: Duration = Duration::from_millis(300);
@@ -66,6 +69,10 @@ struct Eyes {
     /// Processes beside the contexts': the worker, browsers and their helpers.
     others: Vec<u32>,
     looked_around: Option<Duration>,
+    /// The contexts as of the last time.
+    contexts: Vec<Seen>,
+    /// Whether renderers came or went since it was looked around.
+    moved: bool,
     blind: bool,
     /// What all of them used when last seen.
     own: u64,
@@ -86,6 +93,8 @@ impl Eyes {
             watched: HashSet::new(),
             others: vec![std::process::id()],
             looked_around: None,
+            contexts: Vec::new(),
+            moved: false,
             blind: false,
             own: 0,
             fenced: 0,
@@ -96,16 +105,12 @@ impl Eyes {
     fn look(&mut self, live: &Live) {
         let contexts = self.contexts(live);
         let now = live.now();
-        self.attend(&contexts, now);
+        self.attend(contexts.clone(), now);
         // After what it costs to look around: the sample begins here.
         let at = live.now();
         match self.sampler.sample(at) {
             Ok(reading) => {
                 self.blind = false;
-                if self.own.saturating_sub(reading.own) > LARGE {
-                    self.settles_until = Some(at + SETTLING);
-                }
-                self.own = reading.own;
                 self.fence(live, &reading);
                 let mut running = Vec::new();
                 let mut idle = Vec::new();
@@ -131,6 +136,15 @@ impl Eyes {
                         held.used = used;
                     }
                 }
+                state.memory = reading.memory;
+                state.scope = self.sampler.scope();
+                state.hear(at);
+                // Theirs as well as ours.
+                let own = reading.own.saturating_add(state.control.elsewhere().used);
+                if self.own.saturating_sub(own) > LARGE {
+                    self.settles_until = Some(at + SETTLING);
+                }
+                self.own = own;
                 let stalls = reading.counters.map(|counters| counters.stalls);
                 let orders = if self.settles_until.is_some_and(|until| at < until) {
                     state.control.sample_unsettled(&sample, stalls)
@@ -138,6 +152,7 @@ impl Eyes {
                     state.control.sample(&sample, stalls)
                 };
                 state.used = reading.own;
+                state.say(at);
                 if let Some(counters) = reading.counters {
                     state.counters = counters;
                     state.sweep();
@@ -184,15 +199,22 @@ impl Eyes {
     }
 
     /// Watches the processes that there are, and no others.
-    fn attend(&mut self, contexts: &[Seen], now: Duration) {
-        if self.looked_around.is_none_or(|last| now.saturating_sub(last) >= LOOK_AROUND) {
-            self.looked_around = Some(now);
+    fn attend(&mut self, contexts: Vec<Seen>, now: Duration) {
+        let pids = contexts.iter().map(|(.., pid)| pid);
+        self.moved |= pids.ne(self.contexts.iter().map(|(.., pid)| pid));
+        let due = if self.moved { LOOK_AGAIN } else { LOOK_AROUND };
+        let look = self.looked_around.is_none_or(|last| now.saturating_sub(last) >= due);
+        if !look && contexts == self.contexts {
+            return;
+        }
+        if look {
+            (self.looked_around, self.moved) = (Some(now), false);
             let leaves: HashSet<u32> = contexts.iter().map(|(.., pid)| *pid).collect();
             self.others = self.probe.tree(std::process::id(), |pid| leaves.contains(&pid));
         }
         let mut wanted: HashMap<u32, Pace> =
             self.others.iter().map(|pid| (*pid, Pace::Busy)).collect();
-        for (_, job, pid) in contexts {
+        for (_, job, pid) in &contexts {
             // What others take is what is neither free nor ours, so ours is read
             // closely; but idle pages do not change.
             wanted.insert(*pid, if job.is_some() { Pace::Busy } else { Pace::Idle });
@@ -204,6 +226,7 @@ impl Eyes {
             self.sampler.watch(*pid, *pace);
         }
         self.watched = wanted.into_keys().collect();
+        self.contexts = contexts;
     }
 }
 
@@ -216,3 +239,7 @@ impl Live {
         busy
     }
 }
+
+#[cfg(test)]
+#[path = "cost_tests.rs"]
+mod tests;

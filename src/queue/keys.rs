@@ -213,6 +213,13 @@ impl Keys {
         self.at("predictions")
     }
 
+    /// Which documents, by digest, were measured to need more than there was, newest
+    /// first (list, capped).
+    #[must_use]
+    pub fn verdicts(&self) -> String {
+        self.at("verdicts")
+    }
+
     /// What happened: names and codes only (stream, bounded).
     #[must_use]
     pub fn events(&self) -> String {

@@ -24,6 +24,8 @@ const HELD_WHEN_FULL: u64 = 16 << 20;
 const SWEEPS: u32 = 20;
 /// What documents take is known for so long after the last worker wrote it down.
 const PREDICTIONS_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Verdicts on documents that are kept, and for how long after the last one.
+const VERDICTS: isize = 1024;
 /// A worker that was silent for so long, with empty stages, is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
@@ -47,6 +49,32 @@ impl Queue {
         set.arg(self.inner.keys.predictions()).arg(text);
         set.arg("PX").arg(millis(PREDICTIONS_TTL));
         Ok(set.query_async(&mut self.commands()).await?)
+    }
+
+    /// Which documents were measured to need more than there was, oldest first.
+    ///
+    /// # Errors
+    /// Where Redis is away.
+    pub async fn verdicts(&self) -> Result<Vec<String>, QueueError> {
+        let mut range = cmd("LRANGE");
+        range.arg(self.inner.keys.verdicts()).arg(0).arg(VERDICTS - 1);
+        let mut lines: Vec<String> = range.query_async(&mut self.commands()).await?;
+        lines.reverse();
+        Ok(lines)
+    }
+
+    /// Adds one.
+    ///
+    /// # Errors
+    /// Where Redis is away or full.
+    pub async fn keep_verdict(&self, line: &str) -> Result<(), QueueError> {
+        let key = self.inner.keys.verdicts();
+        let mut add = ::redis::pipe();
+        add.atomic();
+        add.cmd("LPUSH").arg(&key).arg(line).ignore();
+        add.cmd("LTRIM").arg(&key).arg(0).arg(VERDICTS - 1).ignore();
+        add.cmd("PEXPIRE").arg(&key).arg(millis(PREDICTIONS_TTL)).ignore();
+        Ok(add.query_async(&mut self.commands()).await?)
     }
 
     /// Housekeeping: expired leases and due jobs become ready, jobs past their

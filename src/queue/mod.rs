@@ -56,6 +56,7 @@ mod transitions;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::job::{Name, Output, Priority, Status};
 
@@ -131,6 +132,8 @@ pub struct Claimed {
     pub claimed_ms: u64,
     /// Whether its deadline passed before it was claimed.
     pub expired: bool,
+    /// When it must have begun, by our own clock; `None` where that is no matter.
+    pub begin_by: Option<Instant>,
     /// How many workers died or were cut off while they had it.
     pub crashes: u32,
     /// How urgent it is.
@@ -139,6 +142,8 @@ pub struct Claimed {
     pub cancelled: bool,
     /// How many of its attempts failed without being counted.
     pub uncounted: u32,
+    /// Bytes that it needs, where it outgrew what it was given: it runs alone with them.
+    pub needs: Option<u64>,
 }
 
 /// What is claimed next.

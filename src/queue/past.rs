@@ -25,6 +25,9 @@ pub struct Past {
     /// What its renderer held when it failed, in bytes, where that could be seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
+    /// What it is to have, alone, the next time, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_bytes: Option<u64>,
     /// Whether it counted against `max_attempts`.
     pub counted: bool,
 }

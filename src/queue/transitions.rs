@@ -6,6 +6,7 @@ use std::time::Duration;
 use ::redis::{Value, cmd, pipe};
 use base64::Engine as _;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::redis::{Inner, Queue, millis};
 use super::script::By;
@@ -328,6 +329,7 @@ impl Queue {
             .arg(code)
             .arg(u8::from(crashed))
             .arg(past.map(Past::line).unwrap_or_default())
+            .arg(past.and_then(|past| past.needs_bytes).map(|b| b.to_string()).unwrap_or_default())
             .invoke(&mut self.commands())
             .await?;
         Settled::from_name(&outcome).ok_or_else(|| unexpected("release", &outcome))
@@ -426,7 +428,7 @@ fn claimed(value: Value, token: Option<&str>) -> Result<Option<Claimed>, QueueEr
 }
 
 fn read_claim(fields: &[String], token: &str) -> Option<Claimed> {
-    let [name, attempts, max, admitted, deadline, crashes, priority, now, cancelled, tries] =
+    let [name, attempts, max, admitted, deadline, crashes, priority, now, cancelled, tries, needs] =
         fields
     else {
         return None;
@@ -440,10 +442,13 @@ fn read_claim(fields: &[String], token: &str) -> Option<Claimed> {
         admitted_ms: admitted.parse().ok()?,
         claimed_ms,
         expired: deadline > 0 && claimed_ms >= deadline,
+        begin_by: (deadline > 0)
+            .then(|| Instant::now() + Duration::from_millis(deadline.saturating_sub(claimed_ms))),
         crashes: crashes.parse().ok()?,
         priority: Priority::from_name(priority)?,
         cancelled: cancelled == "1",
         uncounted: tries.parse().ok()?,
+        needs: needs.parse().ok().filter(|needs| *needs > 0),
     })
 }
 

@@ -6,7 +6,7 @@
 //!    │ no
 //!    ▼
 //! wait ◀─ each sample, each second ─▶ let in ─▶ render ─▶ done
-//!  │ drain: released                             │ killed
+//!  │ drain: released; deadline: expired           │ killed
 //!                                                ├─ others took it   ▶ memory_pressure: released, not counted
 //!                                                ├─ it outgrew       ▶ memory_outgrown: released, runs alone next time
 //!                                                └─ it was alone     ▶ memory_exceeded: dead
@@ -18,6 +18,7 @@
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use super::attempt::{Attempt, log_failure};
 use super::event::{Halt, Verdict};
@@ -48,11 +49,9 @@ impl Admission {
         self.ticket.as_ref().map_or(0, Ticket::number)
     }
 
-    /// It was rendered, whatever was thought of it.
-    pub(super) fn rendered(&self) {
-        if let (Some(live), Some(digest)) = (&self.live, &self.digest) {
-            live.acquit(digest);
-        }
+    /// It was rendered, whatever was thought of it; what other workers have to know.
+    fn acquit(&self) -> Option<String> {
+        self.live.as_ref()?.acquit(self.digest.as_ref()?)
     }
 
     /// Whether `failure` is what became of a killed renderer. A job that ended
@@ -102,6 +101,7 @@ impl Attempt {
             tenant: job.name.tenant().into(),
             features,
             digest,
+            alone: claimed.needs,
         });
         let mut changed = live.changed();
         loop {
@@ -111,6 +111,11 @@ impl Attempt {
             };
             tracing::trace!(job = %job.name, why = %wait, "waits for memory");
             tokio::select! {
+                () = until(claimed.begin_by) => {
+                    tracing::debug!(job = %job.name, why = %wait, "waited too long for memory");
+                    let remedy = "give a longer deadline_ms, more memory, or add workers";
+                    return Err(Box::new(self.expired(claimed, job, remedy)));
+                }
                 () = halt.held().cancelled() => {
                     tracing::info!(job = %job.name, why = %wait, "released before it began");
                     let release =
@@ -124,16 +129,32 @@ impl Attempt {
         }
     }
 
+    /// A document was rendered that was thought to be too big.
+    pub(super) async fn acquitted(&self, admission: &Admission) {
+        if let Some(line) = admission.acquit() {
+            self.keep_verdict(&line).await;
+        }
+    }
+
+    /// Other workers need not find out again what was found out here; those that do
+    /// not hear of it measure it once more.
+    async fn keep_verdict(&self, line: &str) {
+        if let Err(error) = self.queue.keep_verdict(line).await {
+            tracing::debug!(error = %super::chain(&error), "a verdict on a document was not written down");
+        }
+    }
+
     /// What becomes of a job whose renderer was killed for its memory.
-    pub(super) fn outgrew(
+    pub(super) async fn outgrew(
         &self,
         claimed: &Claimed,
         job: &Job,
         kill: &Kill,
         rendered_in: Duration,
     ) -> Verdict {
-        if let Some(live) = &self.governor {
-            live.outgrew(digest(job), kill);
+        let line = self.governor.as_ref().and_then(|live| live.outgrew(digest(job), kill));
+        if let Some(line) = line {
+            self.keep_verdict(&line).await;
         }
         let used = Some(kill.used);
         match kill.next() {
@@ -158,7 +179,8 @@ impl Attempt {
                 )
                 .with_memory(used);
                 log_failure(claimed, &failure, "will be tried again, alone");
-                let past = self.past(claimed, &failure, rendered_in, false);
+                let mut past = self.past(claimed, &failure, rendered_in, false);
+                past.needs_bytes = Some(predicted);
                 Verdict::Release { code: failure.code, crashed: false, past: Some(Box::new(past)) }
             }
             Next::Exceeded => {
@@ -171,6 +193,14 @@ impl Attempt {
                 self.end(claimed, job, Status::Dead, &failure.with_memory(used), rendered_in)
             }
         }
+    }
+}
+
+/// Fires at this time; never, where there is none.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -162,14 +162,8 @@ impl Attempt {
             let failure = Failure::cancelled();
             return self.end(claimed, job, Status::Cancelled, &failure, Duration::ZERO);
         }
-        if claimed.expired {
-            let failure = Failure::new(
-                Class::Resource,
-                "expired",
-                "the job had not started when its deadline passed",
-                "give a longer deadline_ms, or add workers",
-            );
-            return self.end(claimed, job, Status::Expired, &failure, Duration::ZERO);
+        if claimed.expired || claimed.begin_by.is_some_and(|begin_by| begin_by <= Instant::now()) {
+            return self.expired(claimed, job, "give a longer deadline_ms, or add workers");
         }
         if claimed.crashes >= POISON_AFTER {
             let failure = Failure::new(
@@ -203,11 +197,11 @@ impl Attempt {
         let rendered_in = render_started.elapsed();
         match result {
             Ok(rendered) => {
-                admission.rendered();
+                self.acquitted(&admission).await;
                 self.done(claimed, job, rendered, rendered_in, started)
             }
             Err(failure) => match admission.killed(&failure) {
-                Some(kill) => self.outgrew(claimed, job, &kill, rendered_in),
+                Some(kill) => self.outgrew(claimed, job, &kill, rendered_in).await,
                 None => {
                     let failure = admission.fenced(job, failure);
                     self.failed(claimed, job, &failure, rendered_in)
@@ -274,6 +268,13 @@ impl Attempt {
         }
     }
 
+    /// Ends a job that did not begin in time.
+    pub(super) fn expired(&self, claimed: &Claimed, job: &Job, remedy: &'static str) -> Verdict {
+        let message = "the job had not started when its deadline passed";
+        let failure = Failure::new(Class::Resource, "expired", message, remedy);
+        self.end(claimed, job, Status::Expired, &failure, Duration::ZERO)
+    }
+
     /// Ends a job without a PDF.
     pub(super) fn end(
         &self,
@@ -337,6 +338,7 @@ impl Attempt {
             remedy: failure.remedy.clone(),
             duration_ms: millis(spent),
             memory_bytes: failure.memory_bytes,
+            needs_bytes: None,
             counted,
         }
     }

@@ -47,10 +47,12 @@ pub(super) fn work(number: usize) -> Work {
             admitted_ms: 1,
             claimed_ms: 2,
             expired: false,
+            begin_by: None,
             crashes: 0,
             priority: Priority::Interactive,
             cancelled: false,
             uncounted: 0,
+            needs: None,
         },
         job: None,
     }
@@ -298,6 +300,7 @@ fn what_waits_for_memory_takes_no_slot() {
             tenant: "acme".into(),
             features: Features { markup, ..Features::default() },
             digest: None,
+            alone: None,
         })
     };
     let (light, heavy) = (ask(1), ask(20 << 20));

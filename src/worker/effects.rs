@@ -17,6 +17,7 @@ use crate::failure::{Class, Failure};
 use crate::job::fields::Problem;
 use crate::job::reply::ReplyError;
 use crate::job::{Job, Priority, Rejection, Reply, Status};
+use crate::memory::live::Live;
 use crate::memory::{Permit, Probe};
 use crate::metrics;
 use crate::queue::{Admitted, Claimed, Lease, Limit, Next, Queue, QueueError, Refusal, Settled};
@@ -392,6 +393,13 @@ impl Effects {
         });
     }
 
+    /// Takes in other workers' verdicts on documents.
+    pub(super) fn judge(&self) {
+        let Some(live) = self.attempt.governor.clone() else { return };
+        let queue = self.queue().clone();
+        self.tasks.spawn(async move { judge(&queue, &live).await });
+    }
+
     /// Reading `/proc` blocks: not on the runtime's threads.
     pub(super) fn measure(&self) {
         let events = self.events.clone();
@@ -408,6 +416,16 @@ impl Effects {
             tokio::time::sleep(after).await;
             Event::DrainTimeout
         });
+    }
+}
+
+/// Takes in other workers' verdicts; without them a document is measured once more.
+pub(super) async fn judge(queue: &Queue, live: &Live) {
+    match queue.verdicts().await {
+        Ok(lines) => live.judge(&lines),
+        Err(error) => {
+            tracing::debug!(error = %super::chain(&error), "verdicts on documents could not be read");
+        }
     }
 }
 

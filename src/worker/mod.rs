@@ -134,6 +134,7 @@ impl Worker {
                 }
                 _ = keep.tick() => {
                     effects.keep(self.predictions());
+                    effects.judge();
                     wanted = Vec::new();
                     continue;
                 }
@@ -178,6 +179,7 @@ impl Worker {
                 tracing::warn!(error = %chain(&error), "what documents take could not be read; it is learned anew");
             }
         }
+        effects::judge(&self.queue, live).await;
     }
 
     /// Has the effects carried out; true once the worker is done.

@@ -123,6 +123,12 @@ pub struct Governed {
     pub fence_bytes: Option<u64>,
     /// Processes that the kernel killed in full fences.
     pub fence_kills: u64,
+    /// Other workers on this machine with which the ledger is shared.
+    pub other_workers: usize,
+    /// What they promised and do not use yet.
+    pub elsewhere_bytes: u64,
+    /// Why they are not seen, where they are not.
+    pub unshared: Option<String>,
 }
 
 impl From<Report> for Governed {
@@ -143,6 +149,9 @@ impl From<Report> for Governed {
             oom_kills: report.counters.oom_kills.map(|kills| fence.outside(kills)),
             fence_bytes: fence.limit_bytes,
             fence_kills: fence.kills,
+            other_workers: standing.elsewhere.workers,
+            elsewhere_bytes: standing.elsewhere.promised,
+            unshared: report.unshared,
         }
     }
 }

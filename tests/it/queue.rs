@@ -20,6 +20,7 @@ mod full_redis;
 mod held;
 mod late_calls;
 mod lost_replies;
+mod memory;
 mod near_misses;
 mod random;
 mod random_operator;

@@ -3,7 +3,8 @@
 -- KEYS  –
 -- ARGV  prefix, worker, token, lease ms, bulk (1|0: may a bulk job be claimed)
 -- Returns false, or {name, attempts, max attempts, admitted ms, deadline ms, crashes,
--- priority, now ms, cancelled (1|0), uncounted failures}. The same token gets the same job again.
+-- priority, now ms, cancelled (1|0), uncounted failures, bytes that it needs, alone (0: not
+-- known)}. The same token gets the same job again.
 
 begin()
 return claim(ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5])

@@ -3,7 +3,8 @@
 --
 -- KEYS  job:<name>
 -- ARGV  prefix, name, token, worker, code, crashed (1|0: a browser died while it had the
---       job; a job that keeps killing them ends as poison), history line
+--       job; a job that keeps killing them ends as poison), history line, what memory it
+--       needs, alone, in bytes ('' where that is not known)
 -- Returns accepted | repeated | stale, as `finish` does.
 
 local name, token, worker = ARGV[2], ARGV[3], ARGV[4]
@@ -16,6 +17,9 @@ drop_lease(name, token, worker)
 remember(name, ARGV[7])
 call('HSET', KEYS[1], 'settled', token)
 call('HINCRBY', KEYS[1], 'attempts', -1)
+if ARGV[8] ~= '' then
+  call('HSET', KEYS[1], 'needs', ARGV[8])
+end
 if ARGV[6] == '1' then
   call('HINCRBY', KEYS[1], 'crashes', 1)
 end

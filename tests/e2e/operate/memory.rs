@@ -59,6 +59,15 @@ fn what_outgrows_the_budget_ends_with_figures_while_receipts_go_on() {
     operator.push(invoice("heavy", "h-2", 6_000));
     let (again, _) = take(&mut operator.redis, "heavy/h-2", 60).unwrap();
     assert_eq!(again["error"]["code"], "memory_exceeded", "{again}");
+    worker.signal(Signal::TERM);
+    assert!(worker.wait(Duration::from_secs(60)).success());
+
+    // Nor by another worker, with as much memory.
+    let worker = Worker::start(&operator.url, &small);
+    operator.push(invoice("heavy", "h-3", 6_000));
+    let (again, _) = take(&mut operator.redis, "heavy/h-3", 60).unwrap();
+    let message = again["error"]["message"].as_str().unwrap();
+    assert!(message.contains("not rendered"), "{again}\n{}", worker.log());
     operator.push(element("cafe", "last", "A receipt"));
     let (last, _) = take(&mut operator.redis, "cafe/last", 60).unwrap();
     assert_eq!(last["status"], "done", "{last}\n{}", worker.log());

@@ -236,8 +236,8 @@ impl Seen {
                     }
                 }
                 "in" | "stage" | "out" => {}
-                "events" | "workers" | "worker" | "malformed" | "ctl" | "turns" | "predictions" => {
-                }
+                "events" | "workers" | "worker" | "malformed" | "ctl" | "turns" | "predictions"
+                | "verdicts" => {}
                 "config" => seen.config = ask(&mut redis, &["HGETALL", &key]).await,
                 "tenant" => {
                     seen.settings.insert(of, ask(&mut redis, &["HGETALL", &key]).await);

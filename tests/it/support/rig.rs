@@ -273,6 +273,7 @@ pub(crate) fn past(code: &str, counted: bool) -> Past {
         remedy: "none".to_owned(),
         duration_ms: 1,
         memory_bytes: None,
+        needs_bytes: None,
         counted,
     }
 }

@@ -43,6 +43,16 @@ impl Running {
         slots: usize,
         lease: Duration,
     ) -> Self {
+        Self::governed(queue, renderer, governor(slots), lease)
+    }
+
+    /// With a governor of its own.
+    pub(crate) fn governed(
+        queue: Queue,
+        renderer: &Arc<impl tillroll::renderer::Render>,
+        governor: Governor,
+        lease: Duration,
+    ) -> Self {
         let id = queue.worker().to_owned();
         let (stop, stopped) = mpsc::channel(4);
         let first = Snapshot::starting(id, "receipts".to_owned());
@@ -55,7 +65,7 @@ impl Running {
             tune: Arc::new(|key, _| Err(format!("{key} is fixed in tests"))),
         };
         let renderer = Arc::clone(renderer) as Arc<dyn tillroll::renderer::Render>;
-        let worker = Worker::new(queue, renderer, governor(slots), settings, stopped, publish);
+        let worker = Worker::new(queue, renderer, governor, settings, stopped, publish);
         Self { stop, snapshot, task: tokio::spawn(worker.run()) }
     }
 

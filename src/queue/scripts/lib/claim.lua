@@ -34,6 +34,7 @@ end
 local function claim(worker, token, lease_ms, bulk)
   local at = now()
   local name = call('HGET', P .. 'claims:' .. worker, token)
+  local due
   if not name then
     if paused() then
       return false
@@ -70,10 +71,12 @@ local function claim(worker, token, lease_ms, bulk)
       if at < deadline then
         -- It starts in time: that it is tried again later does not make it late.
         call('HSET', P .. 'job:' .. name, 'deadline', '0')
+        -- Its worker may have it wait for memory.
+        due = tostring(deadline)
       end
     end
     place(tenant_of(name))
   end
   ring_bells()
-  return claimed(name, at)
+  return claimed(name, at, due)
 end

@@ -1,0 +1,94 @@
+//! What looking costs, on this machine and its real `/proc`.
+
+use std::process::{Child, Command, Stdio};
+
+use tokio::time::Instant;
+
+use super::super::control::Policy;
+use super::super::document::Features;
+use super::super::live::{Asked, BACK, REACTION};
+use super::super::terms::Bounds;
+use super::*;
+
+const CONTEXTS: u64 = 64;
+const BUSY: u64 = 3;
+/// Samples that are waited for: three seconds.
+const SAMPLES: u64 = 120;
+
+/// One of the contexts' processes.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// What the thread that measures has used of a core.
+fn used() -> Duration {
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let task = task.unwrap().path();
+        if std::fs::read_to_string(task.join("comm")).unwrap() == "governor\n" {
+            let stat = std::fs::read_to_string(task.join("schedstat")).unwrap();
+            return Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap());
+        }
+    }
+    panic!("there is no thread that measures");
+}
+
+/// Without optimisation it takes about twice as much.
+#[tokio::test]
+async fn to_watch_sixty_four_contexts_takes_a_hundredth_of_a_core() {
+    let policy = Policy {
+        bounds: Bounds::default(),
+        floor: 0,
+        cores: 2,
+        most: BUSY as usize,
+        reaction: REACTION,
+        back: BACK,
+    };
+    let live = Live::start(&policy, Path::new("/")).unwrap();
+    let tenant: Arc<str> = "acme".into();
+    let processes: Vec<Process> = (0..CONTEXTS)
+        .map(|_| {
+            let mut sleep = Command::new("sleep");
+            Process(sleep.arg("600").stdin(Stdio::null()).spawn().unwrap())
+        })
+        .collect();
+    let mut tickets = Vec::new();
+    for (context, process) in (0..CONTEXTS).zip(&processes) {
+        let asked = Asked {
+            name: "acme/r".to_owned(),
+            tenant: Arc::clone(&tenant),
+            features: Features::default(),
+            digest: None,
+            alone: None,
+        };
+        let ticket = live.ask(asked);
+        let job = JobId(ticket.number());
+        live.entered(job, ContextId(context), &tenant, Some(process.0.id()));
+        if context < BUSY {
+            tickets.push(ticket);
+        } else {
+            assert!(live.left(job, ContextId(context), true));
+        }
+    }
+    let mut changed = live.changed();
+    let wait = async |changed: &mut tokio::sync::watch::Receiver<u64>, more: u64| {
+        let now = *changed.borrow_and_update();
+        changed.wait_for(|count| *count >= now + more).await.unwrap();
+    };
+    wait(&mut changed, 10).await;
+    let (began, before) = (Instant::now(), used());
+    wait(&mut changed, SAMPLES).await;
+    let (part, samples) = ((used() - before).as_secs_f64(), SAMPLES as f64);
+    let (of_core, each) = (part / began.elapsed().as_secs_f64(), part / samples * 1e6);
+    println!(
+        "{CONTEXTS} contexts, {BUSY} busy: {:.2} % of a core, {each:.0} µs a sample",
+        of_core * 100.0
+    );
+    let most = if cfg!(debug_assertions) { 0.03 } else { 0.01 };
+    assert!(of_core <= most, "{:.2} % of a core", of_core * 100.0);
+    drop(tickets);
+}

@@ -1,0 +1,193 @@
+//! Several workers on a machine made of files.
+
+use std::path::PathBuf;
+
+use super::super::probe::Cgroup;
+use super::*;
+
+const MIB: u64 = 1 << 20;
+const PLENTY: Memory = Memory { available: 4_000 * MIB, cgroup: None };
+
+fn at(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn machine() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("dev/shm")).unwrap();
+    root
+}
+
+fn owes(owed: u64) -> Said {
+    Said { owed: owed * MIB, ..Said::default() }
+}
+
+fn table(root: &tempfile::TempDir) -> PathBuf {
+    let dir = std::fs::read_dir(root.path().join("dev/shm")).unwrap().next().unwrap().unwrap();
+    std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path()
+}
+
+/// Another worker's process, as `/proc` would show it.
+fn process(root: &tempfile::TempDir, pid: u32, began: u64) {
+    let dir = root.path().join(format!("proc/{pid}"));
+    std::fs::create_dir_all(&dir).unwrap();
+    let fields = "S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0";
+    std::fs::write(dir.join("stat"), format!("{pid} (a b) c) {fields} {began} 5\n")).unwrap();
+}
+
+/// A record of another process in the place of `share`.
+fn forge(share: &Share, pid: u32, began: u64, said: Said) {
+    let record = Record { pid, began, turn: 1, said };
+    share.file.write_all_at(&record.words(), table::offset(share.slot)).unwrap();
+}
+
+#[test]
+fn each_hears_what_the_others_owe_until_they_leave() {
+    let root = machine();
+    let mut one = Share::join(root.path()).unwrap();
+    let mut two = Share::join(root.path()).unwrap();
+    let mut three = Share::join(root.path()).unwrap();
+    one.say(owes(100), at(0)).unwrap();
+    two.say(Said { used: 5, running: 2, idle: 3, ..owes(30) }, at(0)).unwrap();
+    let heard = three.hear(PLENTY, at(1)).unwrap();
+    let both = Elsewhere {
+        workers: 2,
+        promised: 130 * MIB,
+        used: 5,
+        running: 2,
+        idle: 3,
+        busy: true,
+        first: false,
+    };
+    assert_eq!(heard, both);
+    one.intend(50 * MIB).unwrap();
+    assert_eq!(three.hear(PLENTY, at(2)).unwrap().promised, 180 * MIB);
+    drop(one);
+    assert_eq!(three.hear(PLENTY, at(3)).unwrap().promised, 30 * MIB);
+    let heard = two.hear(PLENTY, at(3)).unwrap();
+    assert_eq!((heard.workers, heard.promised), (1, 0));
+}
+
+#[test]
+fn what_was_owed_lately_is_owed_still() {
+    let root = machine();
+    let mut one = Share::join(root.path()).unwrap();
+    let mut two = Share::join(root.path()).unwrap();
+    one.say(owes(100), at(1_000)).unwrap();
+    for (ms, owed) in [(1_025, 100), (1_090, 100), (1_125, 100), (1_126, 40)] {
+        one.say(owes(40), at(ms)).unwrap();
+        assert_eq!(two.hear(PLENTY, at(ms)).unwrap().promised, owed * MIB, "{ms}");
+    }
+}
+
+#[test]
+fn of_a_worker_whose_process_is_gone_or_anothers_nothing_counts() {
+    let root = machine();
+    let mut one = Share::join(root.path()).unwrap();
+    let two = Share::join(root.path()).unwrap();
+    let said = Said { running: 1, first: true, ..owes(100) };
+    process(&root, 77, 1234);
+    forge(&two, 77, 1234, said);
+    let first = one.hear(PLENTY, at(0)).unwrap();
+    assert!(first.first && first.running == 1 && first.promised == 100 * MIB);
+    // It is stopped: it has its promise, and nobody waits for it.
+    let silent = one.hear(PLENTY, at(3_000)).unwrap();
+    assert!(!silent.first && silent.running == 0 && silent.promised == 100 * MIB, "{silent:?}");
+    process(&root, 77, 9999);
+    assert_eq!(
+        one.hear(PLENTY, at(4_000)).unwrap(),
+        Elsewhere::default(),
+        "its number is another's"
+    );
+    process(&root, 77, 1234);
+    assert_eq!(one.hear(PLENTY, at(5_000)).unwrap().workers, 1);
+    std::fs::remove_dir_all(root.path().join("proc/77")).unwrap();
+    assert_eq!(one.hear(PLENTY, at(6_000)).unwrap(), Elsewhere::default());
+    // The next that comes takes its place.
+    let slot = two.slot;
+    assert_eq!(Share::join(root.path()).unwrap().slot, slot);
+}
+
+#[test]
+fn half_a_record_is_not_believed() {
+    let root = machine();
+    let mut one = Share::join(root.path()).unwrap();
+    let mut two = Share::join(root.path()).unwrap();
+    two.say(owes(100), at(0)).unwrap();
+    assert_eq!(one.hear(PLENTY, at(0)).unwrap().promised, 100 * MIB);
+    let torn = (7 * MIB).to_le_bytes();
+    two.file.write_all_at(&torn, table::offset(two.slot) + 24).unwrap();
+    assert_eq!(one.hear(PLENTY, at(1)).unwrap().promised, 100 * MIB, "the last good one stands");
+    two.say(owes(60), at(1_000)).unwrap();
+    two.say(owes(60), at(2_000)).unwrap();
+    assert_eq!(one.hear(PLENTY, at(2_000)).unwrap().promised, 60 * MIB);
+}
+
+#[test]
+fn of_two_that_want_to_be_first_one_is() {
+    let root = machine();
+    let mut one = Share::join(root.path()).unwrap();
+    let mut two = Share::join(root.path()).unwrap();
+    let first = Said { first: true, ..Said::default() };
+    two.say(first, at(0)).unwrap();
+    assert!(one.hear(PLENTY, at(0)).unwrap().first);
+    one.say(first, at(0)).unwrap();
+    assert!(!one.hear(PLENTY, at(0)).unwrap().first && two.hear(PLENTY, at(0)).unwrap().first);
+}
+
+#[test]
+fn promises_count_against_the_memory_that_they_draw_on() {
+    let root = machine();
+    let mut one = Share::join(root.path()).unwrap();
+    let mut same = Share::join(root.path()).unwrap();
+    let mut other = Share::join(root.path()).unwrap();
+    one.say(Said { scope: 1, ..owes(0) }, at(0)).unwrap();
+    same.say(Said { scope: 1, running: 1, ..owes(100) }, at(0)).unwrap();
+    other.say(Said { scope: 2, running: 1, ..owes(900) }, at(0)).unwrap();
+    let group = Some(Cgroup { limit: 700 * MIB, working_set: 200 * MIB });
+    let heard = one.hear(Memory { available: 4_000 * MIB, cgroup: group }, at(0)).unwrap();
+    assert_eq!((heard.promised, heard.running), (100 * MIB, 1), "another's limit is not ours");
+    let heard = one.hear(Memory { available: 1_200 * MIB, cgroup: group }, at(0)).unwrap();
+    assert_eq!(heard.promised, 300 * MIB, "500 are free in the group, 200 on the machine");
+}
+
+#[test]
+fn a_table_that_was_taken_away_is_made_again() {
+    let root = machine();
+    let mut one = Share::join(root.path()).unwrap();
+    one.say(owes(100), at(0)).unwrap();
+    std::fs::remove_file(table(&root)).unwrap();
+    let mut two = Share::join(root.path()).unwrap();
+    assert_eq!(two.hear(PLENTY, at(0)).unwrap().workers, 0);
+    one.hear(PLENTY, at(1_000)).unwrap();
+    assert_eq!(two.hear(PLENTY, at(1_001)).unwrap().promised, 100 * MIB);
+}
+
+#[test]
+fn a_table_that_cannot_be_trusted_is_not_used() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let root = tempfile::tempdir().unwrap();
+    let missing = Share::join(root.path()).unwrap_err();
+    assert!(matches!(missing, ShareError::File { what: "making", .. }), "{missing}");
+
+    let root = machine();
+    drop(Share::join(root.path()).unwrap());
+    let file = table(&root);
+    let dir = file.parent().unwrap().to_owned();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o770)).unwrap();
+    let open = Share::join(root.path()).unwrap_err();
+    assert!(matches!(open, ShareError::NotOurs { .. }), "{open}");
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o700)).unwrap();
+
+    std::fs::write(&file, [b'x'; 4096]).unwrap();
+    assert!(matches!(Share::join(root.path()).unwrap_err(), ShareError::Foreign { .. }));
+    std::fs::remove_file(&file).unwrap();
+    symlink("/dev/null", &file).unwrap();
+    let link = Share::join(root.path()).unwrap_err();
+    assert!(matches!(link, ShareError::File { what: "opening", .. }), "{link}");
+    std::fs::remove_file(&file).unwrap();
+    let places: Vec<_> = (0..SLOTS).map(|_| Share::join(root.path()).unwrap()).collect();
+    assert!(matches!(Share::join(root.path()).unwrap_err(), ShareError::Full { .. }));
+    drop(places);
+    Share::join(root.path()).unwrap();
+}

@@ -1,0 +1,76 @@
+//! What is kept in Redis of memory, and a job that waits for it.
+
+use std::time::Duration;
+
+use tillroll::job::Priority::Interactive;
+use tillroll::memory::{Governor, Probe, Settings};
+use tillroll::worker::Stop;
+
+use crate::support::rig::{PATIENCE, past};
+use crate::support::{Rig, Running, Scripted, document, expect_claim};
+
+#[tokio::test]
+async fn what_a_job_needs_alone_goes_with_it_to_whoever_takes_it() {
+    let rig = Rig::new();
+    let (one, other) = (rig.queue("w1").await, rig.queue("w2").await);
+    rig.admit(&one, &document("acme", "r", "<p>")).await;
+    let claimed = expect_claim(&one).await;
+    assert_eq!(claimed.needs, None);
+    let mut outgrown = past("memory_outgrown", false);
+    outgrown.needs_bytes = Some(700 << 20);
+    one.release(&claimed.lease, "memory_outgrown", false, Some(&outgrown)).await.unwrap();
+    let again = expect_claim(&other).await;
+    assert_eq!(again.needs, Some(700 << 20));
+    // A later release that knows nothing does not take it back.
+    other.release(&again.lease, "released", false, None).await.unwrap();
+    assert_eq!(expect_claim(&one).await.needs, Some(700 << 20));
+    rig.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn verdicts_are_told_in_order_and_bounded() {
+    let rig = Rig::new();
+    let (one, other) = (rig.queue("w1").await, rig.queue("w2").await);
+    for number in 0..1_030 {
+        one.keep_verdict(&format!("{number:064x} {number}")).await.unwrap();
+    }
+    let lines = other.verdicts().await.unwrap();
+    assert_eq!(lines.len(), 1_024);
+    assert!(lines[0].ends_with(" 6") && lines[1_023].ends_with(" 1029"), "{}", lines[0]);
+    let left: i64 = rig.ask(&["PTTL", &rig.keys.verdicts()]).await;
+    assert!(left > 0, "{left}");
+    rig.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_job_whose_deadline_passes_while_it_waits_for_memory_expires() {
+    let rig = Rig::new();
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("proc")).unwrap();
+    std::fs::write(root.path().join("proc/meminfo"), "MemAvailable: 400000 kB\n").unwrap();
+    let settings = Settings { limit: None, reserve: 0, per_render: 1 << 20, redis: 0, slots: 3 };
+    let governor = Governor::governed(Probe::at(root.path()), settings, 2).unwrap();
+    let renderer = Scripted::gated();
+    let queue = rig.queue("w1").await;
+    let mut worker = Running::governed(queue, &renderer, governor, PATIENCE);
+    rig.push(Interactive, &document("acme", "light", "<p>")).await;
+    renderer.wait_started(1).await;
+    let rows = "<tr><td>1</td></tr>".repeat(50_000);
+    let header = "{\"id\":\"heavy\",\"tenant\":\"acme\",\"deadline_ms\":3000}";
+    let pushed = tokio::time::Instant::now();
+    rig.push(Interactive, format!("{header}\n<table>{rows}</table>").as_bytes()).await;
+    worker
+        .wait_for("one waits", |seen| {
+            seen.memory.governor.as_ref().is_some_and(|governor| governor.waiting == 1)
+        })
+        .await;
+    let answer = rig.reply("acme/heavy").await;
+    assert_eq!((answer.status(), answer.code()), ("expired", "expired"));
+    assert_eq!(answer.line["attempts"], 0, "{}", answer.line);
+    assert!(pushed.elapsed() >= Duration::from_millis(2_900), "{:?}", pushed.elapsed());
+    renderer.open_gate();
+    assert_eq!(rig.reply("acme/light").await.status(), "done");
+    worker.stop(Stop::Drain).await;
+    assert_eq!(renderer.rendered(), ["<p>"]);
+    rig.assert_at_rest().await;
+}
