@@ -59,6 +59,13 @@ fn speed_follows_the_cores_as_far_as_renders_use_them() {
 }
 
 #[test]
+fn a_receipt_alone_that_was_slowed_down_does_not_slow_larger_machines() {
+    let disturbed = Measured { receipt_ms: 100.0, ..measured() };
+    assert!((disturbed.rate(4, 5) - 320.0).abs() < 1e-9);
+    assert!((disturbed.rate(2, 3) - 160.0).abs() < 1e-9);
+}
+
+#[test]
 fn what_would_not_start_is_refused_as_the_worker_refuses_it() {
     let refused = Capacity::new(&measured(), &settings(3), 2, 400 * MIB, TEN).unwrap_err();
     assert_eq!(refused, Plan::new(&settings(3), 400 * MIB).unwrap_err());

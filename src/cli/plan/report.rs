@@ -234,15 +234,16 @@ impl Report<'_> {
     }
 
     fn kept(&self) -> Figure {
-        let kept = self.capacity.room.keep;
+        let (kept, reserve) = (self.capacity.room.keep, self.machine.settings.reserve);
         Figure {
             key: "kept_free_bytes",
             name: "kept free".to_owned(),
             shown: show_bytes(kept),
             value: kept.into(),
             basis: format!(
-                "memory.reserve ({}), and what renderers grow between two looks",
-                show_bytes(self.machine.settings.reserve)
+                "memory.reserve ({}{}), and what renderers grow between two looks",
+                show_bytes(reserve),
+                if kept < reserve { ", the rest beyond memory.limit" } else { "" }
             ),
         }
     }
