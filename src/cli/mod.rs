@@ -21,6 +21,7 @@ pub mod generate;
 pub mod job;
 pub mod options;
 mod parts;
+pub mod plan;
 pub mod queue;
 pub mod render;
 pub mod scale;
@@ -116,6 +117,14 @@ pub enum Verb {
     /// are allowed), 69 if something that is needed is missing. With --json:
     /// {"v", "verdict", "checks": [{"check", "verdict", "what", "remedy"}]}.
     Doctor,
+    /// Say what this machine can carry, or one of another size
+    ///
+    /// Renders receipts and invoices for about 20 s with the worker's own Chromium in
+    /// its jail, and works out: renders at once, warm tenants, receipts/s, the largest
+    /// document, and on request machines and costs. Each figure says whether it was
+    /// measured or scaled. The memory settings in force (--config, --set) count. For instance:
+    /// tillroll plan --cpus 2 --ram 4GB --others 1.5GB --rate 10/s --price 24
+    Plan(plan::Args),
     /// Show or check the configuration; change what can be changed at once
     Config(config::Args),
     /// Print a script that completes this command line in a shell
@@ -149,6 +158,7 @@ impl Verb {
             Self::Scale(args) => scale::run(args, session),
             Self::Demo(args) => demo::run(args, session),
             Self::Doctor => doctor::run(session),
+            Self::Plan(args) => plan::run(args, session),
             Self::Config(args) => config::run(args, session),
             Self::Completions(args) => generate::completions(args),
             Self::Man(args) => generate::man(args, session),

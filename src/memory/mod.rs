@@ -72,6 +72,7 @@
 //! | one job needs more than there is | it runs alone, is killed at the hard line, and is buried with figures |
 
 mod books;
+pub mod capacity;
 mod cgroup;
 pub mod concurrency;
 pub mod control;

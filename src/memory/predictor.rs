@@ -200,7 +200,8 @@ impl Predictor {
     }
 }
 
-fn with_margin(bytes: u64) -> u64 {
+/// What is expected of a kind whose high quantile is so many bytes.
+pub(super) fn with_margin(bytes: u64) -> u64 {
     bytes.saturating_add(bytes / 100 * MARGIN)
 }
 

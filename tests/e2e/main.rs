@@ -25,6 +25,7 @@ mod languages;
 mod mending;
 mod operate;
 mod pages;
+mod plan;
 #[allow(dead_code, reason = "shared with the `it` tests, which use more of it")]
 #[path = "../it/support/redis_server.rs"]
 mod redis_server;

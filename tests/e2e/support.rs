@@ -131,23 +131,7 @@ impl Worker {
 
     /// Its Chromium processes: host pid and `--type=` (`browser` where there is none).
     pub fn chromium(&self) -> Vec<(u32, String)> {
-        let mut found = Vec::new();
-        let mut open = vec![self.pid()];
-        while let Some(pid) = open.pop() {
-            open.extend(children(pid));
-            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            let program = command.split(' ').next().unwrap_or_default();
-            if !program.contains("chrom") || !program.starts_with('/') {
-                continue;
-            }
-            let kind = command
-                .split("--type=")
-                .nth(1)
-                .map_or("browser", |rest| rest.split(' ').next().unwrap_or_default());
-            found.push((pid, kind.to_owned()));
-        }
-        found
+        chromium_below(self.pid())
     }
 }
 
@@ -159,6 +143,27 @@ impl Drop for Worker {
             eprintln!("the worker's log:\n{}", self.log());
         }
     }
+}
+
+/// The Chromium processes below a process: host pid and `--type=` (`browser` where there is none).
+pub fn chromium_below(pid: u32) -> Vec<(u32, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![pid];
+    while let Some(pid) = open.pop() {
+        open.extend(children(pid));
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let program = command.split(' ').next().unwrap_or_default();
+        if !program.contains("chrom") || !program.starts_with('/') {
+            continue;
+        }
+        let kind = command
+            .split("--type=")
+            .nth(1)
+            .map_or("browser", |rest| rest.split(' ').next().unwrap_or_default());
+        found.push((pid, kind.to_owned()));
+    }
+    found
 }
 
 fn children(pid: u32) -> Vec<u32> {

@@ -9,3 +9,4 @@ mod connections;
 mod embedded;
 mod queue;
 mod support;
+mod tiers;

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::statvfs;
 
-use crate::cli::{Session, parts};
+use crate::cli::{Session, counted, parts};
+use crate::config::Config;
 use crate::config::units::show_bytes_rounded as show_bytes;
-use crate::config::{Config, values};
+use crate::config::values::{self, GovernorKind, RendererKind};
+use crate::memory::capacity::{Needs, Room};
 use crate::memory::fence::{self, Outlook};
 use crate::memory::probe::Cgroup;
 use crate::memory::{Memory, Plan, Probe, Settings};
@@ -29,7 +31,13 @@ pub(super) fn check(session: &Session) -> Vec<Finding> {
         0
     };
     let mut findings = match probe.read().and_then(|memory| Ok((memory, probe.total()?))) {
-        Ok((memory, total)) => judge_memory(memory, &parts::memory_settings(session, total, redis)),
+        Ok((memory, total)) => {
+            let settings = parts::memory_settings(session, total, redis);
+            let config = &session.loaded.config;
+            let governed = config.memory.governor == GovernorKind::On
+                && config.renderer.kind == RendererKind::Chromium;
+            judge_memory(memory, &settings, governed.then(parts::cores))
+        }
         Err(error) => vec![Finding::fail(
             "memory",
             crate::worker::chain(&error),
@@ -45,7 +53,8 @@ pub(super) fn check(session: &Session) -> Vec<Finding> {
     findings
 }
 
-fn judge_memory(memory: Memory, settings: &Settings) -> Vec<Finding> {
+/// `cores`: with which the governor decides; `None` where it is off.
+fn judge_memory(memory: Memory, settings: &Settings, cores: Option<usize>) -> Vec<Finding> {
     let bound = match memory.cgroup {
         Some(Cgroup { limit, working_set }) => format!(
             "{} free of the machine's; cgroup limit {}, {} of it used",
@@ -55,7 +64,41 @@ fn judge_memory(memory: Memory, settings: &Settings) -> Vec<Finding> {
         ),
         None => format!("{} free; no cgroup limit", show_bytes(memory.available)),
     };
-    let plan = match Plan::new(settings, memory.free()) {
+    let plan = match cores {
+        Some(cores) => governed(settings, cores, memory.free()),
+        None => bounded(settings, memory.free()),
+    };
+    vec![Finding::ok("memory", bound), plan]
+}
+
+/// What a worker with `memory.governor = on` would let in now, as far as can be
+/// told before anything was rendered.
+fn governed(settings: &Settings, cores: usize, free: u64) -> Finding {
+    const CHECK: &str = "memory.plan";
+    let room = match Room::new(settings, cores, free, &Needs::EXPECTED) {
+        Ok(room) => room,
+        Err(small) => return Finding::fail(CHECK, small.to_string(), small.remedy()),
+    };
+    let what = format!(
+        "governed: {} now of the {} that may render at once, {} in all; a document alone may take \
+         {}; {} stay free",
+        counted(room.slots as u64, "receipt"),
+        settings.slots,
+        counted(room.contexts as u64, "warm context"),
+        show_bytes(room.largest),
+        show_bytes(room.keep)
+    );
+    if room.slots < settings.slots {
+        let remedy = "free memory, raise memory.limit, or lower memory.reserve; `tillroll plan` \
+                      measures what a receipt takes here";
+        return Finding::warn(CHECK, what, remedy);
+    }
+    Finding::ok(CHECK, what)
+}
+
+/// What a worker with `memory.governor = off` is bound to.
+fn bounded(settings: &Settings, free: u64) -> Finding {
+    match Plan::new(settings, free) {
         Err(small) => Finding::fail("memory.plan", small.to_string(), small.remedy()),
         Ok(plan) if plan.slots < settings.slots => Finding::warn(
             "memory.plan",
@@ -75,8 +118,7 @@ fn judge_memory(memory: Memory, settings: &Settings) -> Vec<Finding> {
                 plan.contexts
             ),
         ),
-    };
-    vec![Finding::ok("memory", bound), plan]
+    }
 }
 
 /// Whether a browser can get a control group of its own, for a worker that is
@@ -161,10 +203,11 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    const SETTINGS: Settings =
+        Settings { limit: None, reserve: 256 * MIB, per_render: 96 * MIB, redis: 0, slots: 3 };
+
     fn memory(available: u64, cgroup: Option<Cgroup>) -> Vec<Finding> {
-        let settings =
-            Settings { limit: None, reserve: 256 * MIB, per_render: 96 * MIB, redis: 0, slots: 3 };
-        judge_memory(Memory { available, cgroup }, &settings)
+        judge_memory(Memory { available, cgroup }, &SETTINGS, None)
     }
 
     #[test]
@@ -174,6 +217,27 @@ mod tests {
         let small = memory(300 * MIB, None);
         assert_eq!(small[1].verdict, Verdict::Fail);
         assert!(small[1].remedy.as_ref().unwrap().contains("MiB more"));
+    }
+
+    #[test]
+    fn with_the_governor_on_it_says_what_that_would_let_in() {
+        let plan = |free: u64| {
+            let memory = Memory { available: free * MIB, cgroup: None };
+            judge_memory(memory, &SETTINGS, Some(2)).pop().unwrap()
+        };
+        let sound = plan(4096);
+        assert_eq!(sound.verdict, Verdict::Ok);
+        let room = Room::new(&SETTINGS, 2, 4096 * MIB, &Needs::EXPECTED).unwrap();
+        let contexts = format!("{} warm contexts in all", room.contexts);
+        assert!(sound.what.contains("3 receipts now of the 3"), "{}", sound.what);
+        assert!(sound.what.contains(&contexts), "{}", sound.what);
+        let tight = plan(570);
+        assert_eq!(tight.verdict, Verdict::Warn);
+        assert!(tight.what.contains("1 receipt now of the 3"), "{}", tight.what);
+        assert!(tight.remedy.as_ref().unwrap().contains("tillroll plan"));
+        let none = plan(300);
+        assert_eq!(none.verdict, Verdict::Fail);
+        assert!(none.remedy.as_ref().unwrap().contains("MiB more"));
     }
 
     #[test]
