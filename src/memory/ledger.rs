@@ -205,8 +205,12 @@ impl Ledger {
     #[must_use]
     pub fn whole(&self) -> u64 {
         let held: u64 = self.entries.iter().map(|entry| entry.used).sum();
-        let back = (self.idle_bytes() + held).saturating_add(self.elsewhere.used);
-        let all = self.room() - signed(self.lines.hard) + signed(back);
+        let within = |budget| signed(budget) - signed(self.own);
+        // What other workers use may come back to the machine, not to our budget.
+        let free = signed(self.free) + signed(self.elsewhere.used);
+        let most = free.min(self.bounds.budget.map_or(i64::MAX, within));
+        let back = signed(self.idle_bytes() + held) - signed(self.bounds.kept);
+        let all = most - signed(self.lines.hard) + back;
         u64::try_from(all).unwrap_or(0)
     }
 

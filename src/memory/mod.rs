@@ -28,7 +28,8 @@
 //!             verdicts ─────┘
 //! ```
 //!
-//! All but [`sampler`] and [`probe`] are pure: time is a parameter, counted from
+//! All but [`sampler`], [`probe`] and [`share`] (what other workers of this machine have
+//! promised) are pure: time is a parameter, counted from
 //! any fixed start. They are driven by one owner, the task that has the
 //! worker's state:
 //!
@@ -66,6 +67,8 @@
 //! | no cgroup, no pressure, no counters | the machine's memory alone decides |
 //! | a renderer's end is never told | credited after [`ledger::RETURN_PATIENCE`] |
 //! | a job at the door is forgotten | the door opens after [`ledger::DOOR_HELD`] |
+//! | other workers of this machine cannot be seen | each counts with all that is free; said once, and in its status |
+//! | another worker dies with its promises | they count for some seconds, until its process is seen to be gone |
 //! | predictions are wrong | up to the hard line others' unused promises serve, then the job is killed and runs alone |
 //! | neighbours take memory | a larger reserve, then the ladder; jobs killed for it are not counted |
 //! | all of it is too slow | the kernel kills a renderer within its browser's [`fence`], and nothing else |

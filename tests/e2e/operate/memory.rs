@@ -62,8 +62,9 @@ fn what_outgrows_the_budget_ends_with_figures_while_receipts_go_on() {
     worker.signal(Signal::TERM);
     assert!(worker.wait(Duration::from_secs(60)).success());
 
-    // Nor by another worker, with as much memory.
-    let worker = Worker::start(&operator.url, &small);
+    // Nor by another worker, with less memory.
+    let less = format!("memory.limit={}B", LIMIT - 40_000_000);
+    let worker = Worker::start(&operator.url, &["--set", &less, "--set", "memory.reserve=32MB"]);
     operator.push(invoice("heavy", "h-3", 6_000));
     let (again, _) = take(&mut operator.redis, "heavy/h-3", 60).unwrap();
     let message = again["error"]["message"].as_str().unwrap();
