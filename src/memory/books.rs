@@ -388,6 +388,10 @@ impl Job {
         self.wait.is_some()
     }
 
+    pub(super) fn waits_for_memory(&self) -> bool {
+        self.wait.as_ref().is_some_and(|wait| !matches!(wait, Wait::Slots { .. }))
+    }
+
     pub(super) fn waiting(&self) -> Option<Waiting> {
         Some(Waiting {
             job: self.asked.name.clone(),

@@ -218,10 +218,10 @@ impl Live {
         self.state().control.standing().slots
     }
 
-    /// Jobs that were claimed and wait for memory.
+    /// Jobs that were claimed and wait for memory; who waits for a slot is next anyway.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.state().jobs.values().filter(|job| job.waits()).count()
+        self.state().jobs.values().filter(|job| job.waits_for_memory()).count()
     }
 
     /// Whether documents are known by what they are: only then a digest is of use.
