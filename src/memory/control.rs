@@ -78,6 +78,9 @@ pub struct Control {
     reserve: Reserve,
     ladder: Ladder,
     concurrency: Concurrency,
+    /// A lone job took all there was, when memory was not scarce: what is scarce now
+    /// is so because of it.
+    lone: bool,
 }
 
 impl Control {
@@ -91,6 +94,7 @@ impl Control {
             reserve,
             ladder: Ladder::new(),
             concurrency: Concurrency::new(policy.cores, policy.most),
+            lone: false,
         }
     }
 
@@ -110,6 +114,12 @@ impl Control {
         self.reserve.grew(self.ledger.fastest(), now);
         let lines = self.reserve.lines_beside(self.ledger.beyond_budget(), now);
         self.ledger.set_lines(lines);
+        let is_back = self.ledger.room() >= i64::try_from(lines.keep).unwrap_or(i64::MAX);
+        if self.lone && is_back && self.ledger.nothing_runs() {
+            self.lone = false;
+            // Its end is the end of what it caused; a neighbour's pressure shows again at once.
+            self.ladder.settle();
+        }
         let relief = self.ladder.step(self.ledger.room(), lines, stalls, now);
         // Idle contexts before jobs: what they hold counts as coming back.
         if relief.close > 0 {
@@ -144,7 +154,9 @@ impl Control {
             Pressure::Elevated if running == 0 => {}
             pressure => return Err(Wait::Pressure(pressure)),
         }
-        self.ledger.admit(request, now)
+        let admitted = self.ledger.admit(request, now)?;
+        self.lone = admitted.alone && self.ladder.pressure() == Pressure::Nominal;
+        Ok(admitted)
     }
 
     /// Closes idle contexts for a job that waits for room, where that is enough
@@ -286,5 +298,48 @@ mod tests {
         assert!(matches!(wait, Wait::Room { needed: 0, fits: 0, .. }), "{wait:?}");
         assert_eq!(control.make_room(&wait, warm, now), [Order::Close(ContextId(2))]);
         assert!(control.make_room(&wait, warm, now).is_empty(), "once is enough");
+    }
+
+    #[test]
+    fn others_start_as_soon_as_the_memory_of_a_lone_job_is_back() {
+        let policy = Policy {
+            bounds: Bounds::default(),
+            floor: 128 * MIB,
+            cores: 2,
+            most: 3,
+            reaction: Duration::from_millis(50),
+            back: Duration::from_millis(100),
+        };
+        let at = Duration::from_millis;
+        let mut control = Control::new(&policy);
+        let mut sample = |control: &mut Control, ms, free, running: &[(JobId, u64)]| {
+            let own = running.iter().map(|(_, used)| used).sum();
+            let sample = Sample { at: at(ms), free: free * MIB, own, running, idle: &[] };
+            // As within 300 ms of a kill.
+            control.sample_unsettled(&sample, None)
+        };
+        let ask = |job, mib: u64| Request {
+            job: JobId(job),
+            predicted: mib * MIB,
+            warm: None,
+            alone: false,
+            waited: Duration::ZERO,
+        };
+        sample(&mut control, 0, 800, &[]);
+        assert!(control.admit(&ask(1, 2_000), at(0)).unwrap().alone);
+        let orders = sample(&mut control, 25, 40, &[(JobId(1), 760 * MIB)]);
+        assert!(
+            matches!(orders.first(), Some(Order::Kill(kill)) if kill.job == JobId(1)),
+            "{orders:?}"
+        );
+        assert_eq!(control.standing().pressure, Pressure::Critical);
+        control.release(JobId(1), Left::Closing, None, at(50));
+        control.gone(JobId(1), at(60));
+        sample(&mut control, 75, 90, &[]);
+        assert_eq!(control.standing().pressure, Pressure::Critical, "it comes back a little later");
+        sample(&mut control, 100, 800, &[]);
+        assert_eq!(control.standing().pressure, Pressure::Nominal);
+        control.admit(&ask(2, 60), at(110)).unwrap();
+        control.admit(&ask(3, 60), at(110)).unwrap();
     }
 }

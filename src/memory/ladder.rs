@@ -129,6 +129,12 @@ impl Ladder {
         self.pressure
     }
 
+    /// What it had climbed for has ended with a job of our own: the next step starts
+    /// from its foot.
+    pub fn settle(&mut self) {
+        (self.pressure, self.calm) = (Pressure::Nominal, None);
+    }
+
     /// Takes in what is left (negative where the budget is overrun) and the
     /// counters, where they were read this time.
     pub fn step(

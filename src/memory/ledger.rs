@@ -269,7 +269,7 @@ impl Ledger {
         }
     }
 
-    fn nothing_runs(&self) -> bool {
+    pub(super) fn nothing_runs(&self) -> bool {
         self.entries.iter().all(|entry| match entry.phase {
             // What stays warm after its job does not grow any more.
             Phase::Returning { warm: Some(_), .. } | Phase::Gone(_) => true,
