@@ -22,7 +22,6 @@ const REMEDY: &str = "run it as root (sudo) on a machine whose memory controller
 pub(crate) struct Group {
     dir: PathBuf,
     one: bool,
-    pub(crate) limit: u64,
     seen: HashMap<PathBuf, Seen>,
     kills: Kills,
 }
@@ -56,14 +55,6 @@ impl Entry {
     }
 }
 
-/// Bytes.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Use {
-    pub(crate) usage: u64,
-    /// Without file cache that can be had back at once.
-    pub(crate) working_set: u64,
-}
-
 impl Group {
     /// Makes a group with a limit, or says why that cannot be.
     pub(crate) fn new(limit: u64) -> Result<Self, String> {
@@ -79,8 +70,7 @@ impl Group {
             format!("{what} {}: {error}; {REMEDY}", dir.display())
         };
         fs::create_dir(&dir).map_err(|error| failed("no child group can be made at", error))?;
-        let group =
-            Self { dir: dir.clone(), one, limit, seen: HashMap::new(), kills: Kills::default() };
+        let group = Self { dir: dir.clone(), one, seen: HashMap::new(), kills: Kills::default() };
         let file = if one { "memory.limit_in_bytes" } else { "memory.max" };
         fs::write(dir.join(file), limit.to_string())
             .map_err(|error| failed("no memory limit can be set on", error))?;
@@ -103,12 +93,14 @@ impl Group {
         Entry(self.dir.join("cgroup.procs"))
     }
 
-    pub(crate) fn used(&self) -> Use {
+    /// The working set in bytes: what is used, without file cache that can be had back
+    /// at once.
+    pub(crate) fn used(&self) -> u64 {
         let file = if self.one { "memory.usage_in_bytes" } else { "memory.current" };
-        let usage = read(&self.dir, file).trim().parse().unwrap_or(0);
+        let usage: u64 = read(&self.dir, file).trim().parse().unwrap_or(0);
         let inactive = if self.one { "total_inactive_file" } else { "inactive_file" };
         let inactive = field(&read(&self.dir, "memory.stat"), inactive);
-        Use { usage, working_set: usage.saturating_sub(inactive) }
+        usage.saturating_sub(inactive)
     }
 
     /// All kills so far; to be called often, since groups inside come and go.
@@ -220,13 +212,7 @@ fn sweep(parent: &Path) {
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let pid = name.strip_prefix(NAME).and_then(|rest| rest.split('-').next()?.parse().ok());
         if pid.is_some_and(|pid: u32| !Path::new(&format!("/proc/{pid}")).exists()) {
-            drop(Group {
-                dir,
-                one: false,
-                limit: 0,
-                seen: HashMap::new(),
-                kills: Kills::default(),
-            });
+            drop(Group { dir, one: false, seen: HashMap::new(), kills: Kills::default() });
         }
     }
 }

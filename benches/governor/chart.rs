@@ -61,7 +61,12 @@ fn legend(svg: &mut String) {
     ];
     let mut left = LEFT;
     for (mark, word) in marks {
-        put(svg, &format!("<g transform=\"translate({left} 26)\">{mark}<text x=\"22\">{word}</text></g>"));
+        put(
+            svg,
+            &format!(
+                "<g transform=\"translate({left} 26)\">{mark}<text x=\"22\">{word}</text></g>"
+            ),
+        );
         left += 50.0 + word.len() as f64 * 6.4;
     }
 }
@@ -70,20 +75,33 @@ fn panel(svg: &mut String, run: &Run, top: f64, seconds: f64) {
     let limit = run.limit as f64 / MIB;
     let floor = top + TITLE + MEMORY;
     let scale = Scale { seconds, most: limit * 1.08, floor, height: MEMORY };
-    put(svg, &format!("<text class=\"t\" x=\"{LEFT}\" y=\"{:.0}\">{}</text>", top + 14.0, run.title()));
+    put(
+        svg,
+        &format!("<text class=\"t\" x=\"{LEFT}\" y=\"{:.0}\">{}</text>", top + 14.0, run.title()),
+    );
     for share in [0.0, 0.5, 1.0] {
         let y = scale.y(limit * share);
         let class = if share > 0.9 { "x" } else { "g" };
         put(svg, &format!("<path class=\"{class}\" d=\"M{LEFT} {y:.1}H{:.0}\"/>", WIDTH - RIGHT));
         let label = format!("{:.0} MiB", limit * share);
-        put(svg, &format!("<text class=\"e\" x=\"{:.0}\" y=\"{:.1}\">{label}</text>", LEFT - 6.0, y + 4.0));
+        put(
+            svg,
+            &format!(
+                "<text class=\"e\" x=\"{:.0}\" y=\"{:.1}\">{label}</text>",
+                LEFT - 6.0,
+                y + 4.0
+            ),
+        );
     }
     let points = thin(&run.points, seconds);
     let end = points.last().map_or(0.0, |point| point.at);
-    let memory = points.iter().map(|p| (p.at, p.memory.working_set as f64 / MIB));
+    let memory = points.iter().map(|p| (p.at, p.memory as f64 / MIB));
     let outline = line(&scale, memory);
     let (start, stop) = (scale.x(0.0), scale.x(end));
-    put(svg, &format!("<path class=\"m\" d=\"M{start:.0} {floor}L{outline}L{stop:.0} {floor}z\"/>"));
+    put(
+        svg,
+        &format!("<path class=\"m\" d=\"M{start:.0} {floor}L{outline}L{stop:.0} {floor}z\"/>"),
+    );
     let granted: Vec<_> =
         points.iter().filter_map(|p| Some((p.at, p.granted? as f64 / MIB))).collect();
     if !granted.is_empty() {
@@ -101,9 +119,22 @@ fn panel(svg: &mut String, run: &Run, top: f64, seconds: f64) {
     let base = floor + 6.0 + RUNNING;
     let strip = Scale { seconds, most: MOST, floor: base, height: RUNNING };
     let running = points.iter().map(|p| (p.at, (p.running as f64).min(MOST)));
-    put(svg, &format!("<path class=\"r\" d=\"M{start:.0} {base}L{}L{stop:.0} {base}z\"/>", line(&strip, running)));
+    put(
+        svg,
+        &format!(
+            "<path class=\"r\" d=\"M{start:.0} {base}L{}L{stop:.0} {base}z\"/>",
+            line(&strip, running)
+        ),
+    );
     put(svg, &format!("<path class=\"g\" d=\"M{LEFT} {base}H{:.0}\"/>", WIDTH - RIGHT));
-    put(svg, &format!("<text class=\"e\" x=\"{:.0}\" y=\"{:.0}\">running</text>", LEFT - 6.0, base - 10.0));
+    put(
+        svg,
+        &format!(
+            "<text class=\"e\" x=\"{:.0}\" y=\"{:.0}\">running</text>",
+            LEFT - 6.0,
+            base - 10.0
+        ),
+    );
     axis(svg, base, seconds);
 }
 
@@ -158,9 +189,7 @@ fn thin(points: &[Point], seconds: f64) -> Vec<Point> {
     for point in points.iter().filter(|point| point.at <= seconds) {
         match thinned.last_mut().filter(|last| step(last) == step(point)) {
             Some(last) => {
-                if point.memory.working_set > last.memory.working_set {
-                    last.memory = point.memory;
-                }
+                last.memory = last.memory.max(point.memory);
                 last.granted = last.granted.max(point.granted);
                 last.running = last.running.max(point.running);
                 last.kills = point.kills;

@@ -10,6 +10,7 @@
 //! cargo bench --bench governor -- neighbour    a neighbour that grows, one that is in a hurry
 //! cargo bench --bench governor -- invoice      an invoice of 1,000 rows among receipts
 //! cargo bench --bench governor -- rss          the worker's own memory
+//! cargo bench --bench governor -- clean        ends what a run left behind that was killed
 //! ```
 //!
 //! `KEY=VALUE` among the words is a setting of the workers: `renderer.nice=0` where other
@@ -59,6 +60,8 @@ fn main() {
     match words.first().map(String::as_str) {
         Some("survive") if !survive::show(&words[1..]) => std::process::exit(1),
         Some("survive") => {}
+        // Making a group removes those whose makers are dead.
+        Some("clean") => drop(cgroup::Group::new(1 << 30)),
         Some("neighbour-itself") => neighbour::be(&words[1..]),
         _ => measure(&words),
     }

@@ -57,10 +57,12 @@ pub(crate) fn print_all(
     });
     let unasked = open.into_inner().unwrap().into_iter();
     let mut printed = printed.into_inner().unwrap();
-    printed.extend(unasked.map(|document| Printed {
-        kind: document.kind,
-        failed: Some("no time left".to_owned()),
-    }));
+    printed.extend(
+        unasked.map(|document| Printed {
+            kind: document.kind,
+            failed: Some("no time left".to_owned()),
+        }),
+    );
     printed
 }
 

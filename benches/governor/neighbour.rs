@@ -111,7 +111,7 @@ fn growing(settings: &[&str]) {
 
 /// How long the neighbour had little room.
 fn room(points: &[Point]) {
-    let free = |point: &Point| LIMIT.saturating_sub(point.memory.working_set);
+    let free = |point: &Point| LIMIT.saturating_sub(point.memory);
     let (mut longest, mut since) = (0.0_f64, None);
     for point in points {
         if free(point) >= ROOM {

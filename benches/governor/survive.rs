@@ -164,9 +164,8 @@ impl Run {
         let redis = Redis::start();
         let settings = [self.mode.settings(), settings].concat();
         let log = out().join(format!("{}-{}.log", self.mode.word(), self.limit / MIB));
-        let mut worker =
-            Worker::start(&group, &redis, "receipts", &settings, &log)
-                .map_err(|error| format!("{error}; its log: {}", log.display()))?;
+        let mut worker = Worker::start(&group, &redis, "receipts", &settings, &log)
+            .map_err(|error| format!("{error}; its log: {}", log.display()))?;
         let watch = Watch::start(group, Some(worker.status_address()), Arc::default());
         let mut connection = redis.connect();
         let began = Instant::now();
@@ -213,8 +212,10 @@ impl Run {
         let bar = ProgressBar::new(documents.len() as u64);
         let style = format!("{:>4} MiB, {:<26}", self.limit / MIB, self.mode.name());
         bar.set_style(
-            ProgressStyle::with_template(&format!("{style} {{bar:30}} {{pos}}/{{len}} {{elapsed}}"))
-                .unwrap(),
+            ProgressStyle::with_template(&format!(
+                "{style} {{bar:30}} {{pos}}/{{len}} {{elapsed}}"
+            ))
+            .unwrap(),
         );
         let mut open: Vec<&Document> = documents.iter().collect();
         while !open.is_empty() && began.elapsed() < PATIENCE {
@@ -309,7 +310,9 @@ impl Run {
 }
 
 fn table(runs: &[Run]) {
-    println!("| limit | how | receipts | invoices | statements | buried with figures | failed otherwise | OOM kills | by inner fences | peak working set | time |");
+    println!(
+        "| limit | how | receipts | invoices | statements | buried with figures | failed otherwise | OOM kills | by inner fences | peak working set | time |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for run in runs {
         let part = |kind| format!("{} of {}", Run::of(&run.done, kind), Run::of(&run.asked, kind));

@@ -1,14 +1,14 @@
 //! What a group uses, what the worker's ledger says and what the kernel killed, over
 //! time.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cgroup::{Group, Kills, Use};
+use crate::cgroup::{Group, Kills};
 use crate::rig;
 
 /// Memory is read so often; of each [`POINT`] the most is kept.
@@ -19,7 +19,8 @@ const POINT: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Point {
     pub(crate) at: f64,
-    pub(crate) memory: Use,
+    /// The working set.
+    pub(crate) memory: u64,
     /// What the worker and Chromium use, and what running jobs may still take.
     pub(crate) granted: Option<u64>,
     pub(crate) reserve: u64,
@@ -65,10 +66,7 @@ fn watch(
     let mut points = Vec::new();
     let mut point = Point::default();
     while !stop.load(Ordering::Relaxed) {
-        let used = group.used();
-        if used.working_set >= point.memory.working_set {
-            point.memory = used;
-        }
+        point.memory = point.memory.max(group.used());
         point.kills = group.kills();
         if began.elapsed().as_secs_f64() >= point.at + POINT.as_secs_f64() {
             point.running = running.load(Ordering::Relaxed) as u64;
@@ -90,7 +88,9 @@ impl Point {
         self.running = status["slots"]["in_use"].as_u64().unwrap_or(0);
         let governor = &status["memory"]["governor"];
         let Some(outstanding) = governor["outstanding_bytes"].as_u64() else { return };
-        self.granted = Some(status["memory"]["used_bytes"].as_u64().unwrap_or(0) + outstanding);
+        let bytes = |field: &str| status["memory"][field].as_u64().unwrap_or(0);
+        // A job that may take more than there is gets what there is.
+        self.granted = Some((bytes("used_bytes") + outstanding).min(bytes("budget_bytes")));
         self.reserve = governor["reserve_bytes"].as_u64().unwrap_or(0);
         self.running = governor["running"].as_u64().unwrap_or(0);
         self.waiting = governor["waiting"].as_u64().unwrap_or(0);
@@ -99,5 +99,5 @@ impl Point {
 
 /// The most of the working set that was seen.
 pub(crate) fn peak(points: &[Point]) -> u64 {
-    points.iter().map(|point| point.memory.working_set).max().unwrap_or(0)
+    points.iter().map(|point| point.memory).max().unwrap_or(0)
 }
