@@ -139,8 +139,8 @@ fn panel(svg: &mut String, run: &Run, top: f64, seconds: f64) {
 }
 
 fn axis(svg: &mut String, base: f64, seconds: f64) {
-    let step = [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0].into_iter();
-    let step = step.filter(|step| seconds / step <= 9.0).next().unwrap_or(120.0);
+    let steps = [1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0];
+    let step = steps.into_iter().find(|step| seconds / step <= 9.0).unwrap_or(120.0);
     let scale = Scale { seconds, most: 1.0, floor: 0.0, height: 1.0 };
     let mut at = 0.0;
     while at <= seconds {
