@@ -112,12 +112,12 @@ impl Worker {
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let mut server = Server(child.unwrap());
         let lines = BufReader::new(server.0.stderr.take().unwrap()).lines();
-        let mut log = std::fs::File::create(log).unwrap();
+        let mut kept = std::fs::File::create(log).unwrap();
         let (tell, told) = sync_channel(1);
         std::thread::spawn(move || {
             let mut url = String::new();
             for line in lines.map_while(Result::ok) {
-                writeln!(log, "{line}").unwrap();
+                writeln!(kept, "{line}").unwrap();
                 if let Some((_, rest)) = line.split_once("url=http://") {
                     rest.split('/').next().unwrap().clone_into(&mut url);
                 }
@@ -129,7 +129,11 @@ impl Worker {
         });
         match told.recv_timeout(Duration::from_secs(30)) {
             Ok(status) => Ok(Self { server, queue: queue.to_owned(), status }),
-            Err(_) => Err("the worker did not get ready".to_owned()),
+            Err(_) => {
+                let said = std::fs::read_to_string(log).unwrap_or_default();
+                let said = said.lines().rev().take(2).collect::<Vec<_>>().join("; ");
+                Err(format!("the worker did not get ready: {said}"))
+            }
         }
     }
 

@@ -22,7 +22,7 @@ const MIB: u64 = 1 << 20;
 const LIMITS: [u64; 2] = [1024 * MIB, 512 * MIB];
 const JOBS: usize = 600;
 /// A run that is not done by then has failed.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// How the flood is met.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -241,7 +241,7 @@ impl Run {
         }
         bar.finish_and_clear();
         if !open.is_empty() {
-            let why = if self.worker_died { "the worker died" } else { "no answer in 180 s" };
+            let why = if self.worker_died { "the worker died" } else { "no answer in 240 s" };
             self.failed.insert(why.to_owned(), open.len());
         }
     }
@@ -277,7 +277,8 @@ impl Run {
         };
         let lost = if lost > 0 { format!(", {lost} lost") } else { String::new() };
         format!(
-            "{}: {done} of {jobs} done in {:.0} s{buried}{lost}; OOM kills: {}",
+            "{} MiB, {}: {done} of {jobs} done in {:.0} s{buried}{lost}; OOM kills: {}",
+            self.limit / MIB,
             self.mode.name(),
             self.wall.as_secs_f64(),
             self.kills.outer
