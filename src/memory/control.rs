@@ -312,7 +312,7 @@ mod tests {
         };
         let at = Duration::from_millis;
         let mut control = Control::new(&policy);
-        let mut sample = |control: &mut Control, ms, free, running: &[(JobId, u64)]| {
+        let sample = |control: &mut Control, ms, free, running: &[(JobId, u64)]| {
             let own = running.iter().map(|(_, used)| used).sum();
             let sample = Sample { at: at(ms), free: free * MIB, own, running, idle: &[] };
             // As within 300 ms of a kill.
