@@ -110,10 +110,16 @@ pub(crate) fn show(words: &[String]) -> bool {
         }
     }
     table(&runs);
-    let file = out().join("survive.svg");
-    let shown: Vec<&Run> = runs.iter().filter(|run| run.limit == runs[0].limit).collect();
-    std::fs::write(&file, chart::draw(&shown)).unwrap();
-    println!("\nmemory over time: {}\n", file.display());
+    println!();
+    for limit in LIMITS {
+        let shown: Vec<&Run> = runs.iter().filter(|run| run.limit == limit).collect();
+        if !shown.is_empty() {
+            let file = out().join(format!("survive-{}.svg", limit / MIB));
+            std::fs::write(&file, chart::draw(&shown)).unwrap();
+            println!("memory over time: {}", file.display());
+        }
+    }
+    println!();
     let mut kept = true;
     for run in runs.iter().filter(|run| run.mode == Mode::Governed) {
         let broken = run.broken();
