@@ -15,13 +15,15 @@ const TENANTS: usize = 5;
 
 pub(crate) fn measure(settings: &[&str]) {
     section("receipts only, 1 GiB: the governor beside fixed numbers at once");
-    // The governor is 0 at once.
+    // The governor is 0 at once. Rounds are told on stderr: all of it takes minutes.
     let mut rates = vec![Vec::new(); MOST + 1];
     for round in 0..ROUNDS {
         for step in 0..=MOST {
             // Nobody is always first.
             let at_once = if round % 2 == 0 { step } else { MOST - step };
-            rates[at_once].push(rate(at_once, settings));
+            let rate = rate(at_once, settings);
+            eprintln!("round {} of {ROUNDS}, {at_once} at once: {rate:.0} receipts/s", round + 1);
+            rates[at_once].push(rate);
         }
     }
     let medians: Vec<f64> = rates.iter().map(|rates| median(rates)).collect();
