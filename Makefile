@@ -56,3 +56,8 @@ demo: ## Render the fixtures of three tenants through a queue: target/demo/
 	@scripts/install-deps demo
 	$(CARGO) build $(LOCKED) --release
 	scripts/demo
+
+.PHONY: demo-survive
+demo-survive: ## A flood inside 1 GiB and 512 MiB, beside what others do (root or sudo; 15 minutes)
+	@scripts/install-deps demo
+	scripts/demo-survive
