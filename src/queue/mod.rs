@@ -57,7 +57,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::job::{Name, Output, Priority, Status};
+use crate::job::{Name, Output, Priority, Rules, Status};
 
 pub use self::client::{Answer, Client};
 pub use self::connect::{Address, TlsFiles};
@@ -139,6 +139,8 @@ pub struct Claimed {
     pub cancelled: bool,
     /// How many of its attempts failed without being counted.
     pub uncounted: u32,
+    /// What an operator decided for its tenant.
+    pub rules: Rules,
 }
 
 /// What is claimed next.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::redis::{Inner, Queue, millis};
 use super::script::By;
 use super::{Admitted, Claimed, Ending, Lease, Next, Past, QueueError, Renewed, Settled, Token};
-use crate::job::{Job, Name, Output, Priority};
+use crate::job::{Job, Name, Output, Priority, Rules};
 
 /// How long a result may wait between being pushed and being accepted.
 const OUT_TTL_MS: u64 = 60_000;
@@ -426,8 +426,20 @@ fn claimed(value: Value, token: Option<&str>) -> Result<Option<Claimed>, QueueEr
 }
 
 fn read_claim(fields: &[String], token: &str) -> Option<Claimed> {
-    let [name, attempts, max, admitted, deadline, crashes, priority, now, cancelled, tries] =
-        fields
+    let [
+        name,
+        attempts,
+        max,
+        admitted,
+        deadline,
+        crashes,
+        priority,
+        now,
+        cancelled,
+        tries,
+        isolation,
+        scripts,
+    ] = fields
     else {
         return None;
     };
@@ -444,6 +456,7 @@ fn read_claim(fields: &[String], token: &str) -> Option<Claimed> {
         priority: Priority::from_name(priority)?,
         cancelled: cancelled == "1",
         uncounted: tries.parse().ok()?,
+        rules: Rules::read(isolation, scripts),
     })
 }
 

@@ -51,6 +51,7 @@ pub(super) fn work(number: usize) -> Work {
             priority: Priority::Interactive,
             cancelled: false,
             uncounted: 0,
+            rules: crate::job::Rules::default(),
         },
         job: None,
     }

@@ -33,11 +33,16 @@ local function take_lease(name, worker, token, lease_ms, at)
   call('HINCRBY', P .. 'use:' .. tenant_of(name), 'running', 1)
 end
 
--- What a claim says of a job; the last fields are whether somebody cancelled it, and
--- how many of its attempts failed without being counted.
+-- What a claim says of a job; the last fields are whether somebody cancelled it, how
+-- many of its attempts failed without being counted, and what an operator decided for
+-- its tenant.
 local function claimed(name, at)
   local f = call('HMGET', P .. 'job:' .. name, 'attempts', 'max', 'admitted', 'deadline', 'crashes', 'priority', 'cancel', 'tries')
-  return { name, f[1], f[2], f[3], f[4] or '0', f[5] or '0', f[6], tostring(at), f[7] or '0', f[8] or '0' }
+  local rules = call('HMGET', P .. 'tenant:' .. tenant_of(name), 'isolation', 'scripts')
+  return {
+    name, f[1], f[2], f[3], f[4] or '0', f[5] or '0', f[6], tostring(at), f[7] or '0', f[8] or '0',
+    rules[1] or '', rules[2] or '',
+  }
 end
 
 -- One line of a job's history: at most 20 are kept, the newest.
