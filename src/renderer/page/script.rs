@@ -61,14 +61,14 @@ const ERRORS: &str = "Array.from(window[Symbol.for('tillroll.errors')] || [], St
 const LOOK: &str = r"((look) => {
   const key = Symbol.for('tillroll.wait');
   let held = window[key];
-  if (!held || held.settled) {
-    held = { settled: true, value: false };
+  if (!held || (held.settled && !held.value)) {
+    held = { settled: true, value: false, error: held && held.error };
     try {
       const value = look();
       if (value && typeof value.then === 'function') {
         held.settled = false;
-        const end = (value, error) => { Object.assign(held, { settled: true, value, error }); };
-        value.then((value) => end(value), (error) => end(false, String(error && error.name)));
+        value.then((value) => Object.assign(held, { settled: true, value }),
+          (error) => Object.assign(held, { settled: true, error: String(error && error.name) }));
       } else {
         held.value = value;
       }
@@ -93,7 +93,24 @@ struct Policy {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Frame {
+    /// Of the renderer's clock, in milliseconds.
+    frame_time_ticks: f64,
+    interval: f64,
     no_display_updates: bool,
+}
+
+/// The document's clock.
+struct Clock {
+    /// Where it began, in milliseconds of the renderer's clock.
+    base: f64,
+    passed: Duration,
+    expired: Events,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Started {
+    virtual_time_ticks_base: f64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -127,17 +144,19 @@ impl Run<'_> {
         script: &Script,
         date: OffsetDateTime,
     ) -> Result<(), Failed> {
-        let mut expired = self.page.session.events("Emulation.virtualTimeBudgetExpired");
+        let expired = self.page.session.events("Emulation.virtualTimeBudgetExpired");
         let stopped = Policy {
             policy: "pause",
             budget: None,
             initial_virtual_time: Some(date.unix_timestamp()),
         };
-        self.raw("Emulation.setVirtualTimePolicy", &stopped).await?;
+        let reply = self.raw("Emulation.setVirtualTimePolicy", &stopped).await?;
+        let started: Started = reply.deserialize().map_err(|error| self.failed(&error))?;
+        let base = started.virtual_time_ticks_base;
+        let mut clock = Clock { base, passed: Duration::ZERO, expired };
         self.raw("Page.setDocumentContent", content).await?;
         let look = script.wait_for.as_ref().map(look);
         let mut last = Looked::default();
-        let mut left = self.page.script_time;
         for step in 0.. {
             if let Some(look) = &look {
                 last = self.evaluate(look).await?;
@@ -145,12 +164,12 @@ impl Run<'_> {
                     break;
                 }
             }
+            let left = self.page.script_time.saturating_sub(clock.passed);
             if left.is_zero() {
                 break;
             }
             let length = if step < SHORT_STEPS { SHORT_STEP } else { LONG_STEP };
-            self.advance(&mut expired, length.min(left)).await?;
-            left = left.saturating_sub(length);
+            self.advance(&mut clock, length.min(left)).await?;
         }
         match &script.wait_for {
             Some(wait_for) if !last.there => {
@@ -161,19 +180,23 @@ impl Run<'_> {
     }
 
     /// Lets time pass, and then a frame.
-    async fn advance(&mut self, expired: &mut Events, by: Duration) -> Result<(), Failed> {
-        let budget = Some(by.as_secs_f64() * 1000.0);
+    async fn advance(&mut self, clock: &mut Clock, by: Duration) -> Result<(), Failed> {
+        let interval = millis(by);
+        let budget = Some(interval);
         let policy =
             Policy { policy: "pauseIfNetworkFetchesPending", budget, initial_virtual_time: None };
         self.raw("Emulation.setVirtualTimePolicy", &policy).await?;
-        if timeout_at(self.deadline, expired.next()).await.is_err() {
+        if timeout_at(self.deadline, clock.expired.next()).await.is_err() {
             return Err(Failed::timed_out(self.options.timeout));
         }
+        clock.passed += by;
         // Where the page is gone, this call says why.
         if self.page.drawn {
             self.raw("Runtime.getIsolateId", &serde_json::Map::new()).await?;
         } else {
-            let frame = Frame { no_display_updates: true };
+            // A frame's time is the document's, whatever ours is.
+            let frame_time_ticks = clock.base + millis(clock.passed);
+            let frame = Frame { frame_time_ticks, interval, no_display_updates: true };
             self.raw("HeadlessExperimental.beginFrame", &frame).await?;
         }
         Ok(())
@@ -196,6 +219,10 @@ impl Run<'_> {
         }));
         Ok(())
     }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
 }
 
 fn look(wait_for: &WaitFor) -> String {
