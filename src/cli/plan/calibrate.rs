@@ -393,6 +393,7 @@ fn request(tenant: &Arc<str>, document: &(Arc<str>, Arc<RenderOptions>)) -> Rend
         html: Arc::clone(&document.0),
         options: Arc::clone(&document.1),
         assets: Arc::default(),
+        rules: crate::job::Rules::default(),
         date: OffsetDateTime::UNIX_EPOCH,
     }
 }
