@@ -15,6 +15,7 @@ use crate::renderer::browser::BrowserConfig;
 use crate::renderer::engine::{self, Search};
 use crate::renderer::jail::Jail;
 use crate::renderer::launcher::Launcher;
+use crate::renderer::limits::Limits;
 
 /// How long a call to Redis may take before it counts as away.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -235,6 +236,13 @@ pub(super) fn pool(session: &Session, contexts: usize) -> Result<Pool, Failure> 
         },
         max_timeout: renderer.timeout,
         recycle: RecyclePolicy::default(),
+        limits: Limits {
+            nodes: renderer.max_nodes.0,
+            depth: renderer.max_depth.0,
+            pixels: renderer.max_pixels.0,
+            pages: renderer.max_pages.0,
+            pdf_bytes: renderer.max_pdf.bytes(),
+        },
     }))
 }
 

@@ -6,6 +6,7 @@
 //!
 //! * [`wire`]: the framing (header line, document) and the header's fields.
 //! * [`assets`]: images, fonts and style sheets that come with the document.
+//! * [`image`]: how many pixels an image has, from its header.
 //! * [`options`]: the print options of the header's `options` object.
 //! * [`length`]: lengths with units, paper sizes, margins.
 //! * [`fields`]: reading JSON objects so that every mistake is named with a remedy.
@@ -13,6 +14,7 @@
 
 pub mod assets;
 pub mod fields;
+pub mod image;
 pub mod length;
 pub mod options;
 pub mod reply;

@@ -12,7 +12,7 @@
 //!
 //! Failures: `browser_unavailable` while no browser can be launched,
 //! `browser_died` if it dies under the job, `no_context` if no place came free
-//! in time, and those of [`Page::render`].
+//! in time, those of [`Limits`], and those of [`Page::render`].
 
 mod checkout;
 pub mod contexts;
@@ -37,6 +37,7 @@ use crate::renderer::browser::{Browser, BrowserConfig};
 use crate::renderer::cdp::CdpError;
 use crate::renderer::context::ContextOptions;
 use crate::renderer::launcher::Launcher;
+use crate::renderer::limits::Limits;
 use crate::renderer::page::{Failed, Page};
 use crate::renderer::{
     Readiness, Relief, Render, RenderFuture, RenderRequest, Rendered, Vitals, Watch,
@@ -80,6 +81,8 @@ pub struct PoolConfig {
     pub max_timeout: Duration,
     /// How long a context serves.
     pub recycle: RecyclePolicy,
+    /// What one document may ask for.
+    pub limits: Limits,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -223,11 +226,13 @@ impl Render for Pool {
 
 impl Shared {
     async fn render(self: &Arc<Self>, request: RenderRequest) -> Result<Rendered, Failure> {
+        let limits = self.config.limits;
+        limits.check(&request)?;
         let allowed = request.options.timeout.min(self.config.max_timeout);
         let deadline = Instant::now() + allowed;
         let mut busy = self.checkout((&request.tenant, request.job), deadline, allowed).await?;
         let Some(warm) = busy.warm() else { return Err(closed()) };
-        let result = warm.page.render(&request, deadline).await.map_err(|mut failed| {
+        let result = warm.page.render(&request, &limits, deadline).await.map_err(|mut failed| {
             failed.failure = failed.failure.with_memory(warm.context.footprint());
             failed
         });
@@ -251,7 +256,7 @@ impl Shared {
                 if !is_spent {
                     busy.give_back();
                 }
-                Ok(rendered)
+                limits.check_result(&rendered).map(|()| rendered)
             }
             Err(failed) if failed.page_is_sound => {
                 busy.give_back();

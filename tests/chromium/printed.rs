@@ -15,11 +15,16 @@ use tillroll::job::options;
 use tillroll::pool::recycle::RecyclePolicy;
 use tillroll::pool::{Isolation, Pool, PoolConfig};
 use tillroll::renderer::launcher::Launcher;
+use tillroll::renderer::limits::Limits;
 use tillroll::renderer::pdf::Document;
 use tillroll::renderer::{Render, RenderRequest, Rendered};
 use time::macros::datetime;
 
 use crate::support;
+
+/// As `worker-config/default.toml` has them.
+pub(crate) const LIMITS: Limits =
+    Limits { nodes: 200_000, depth: 200, pixels: 100_000_000, pages: 1_000, pdf_bytes: 32_000_000 };
 
 /// Up to four contexts, kept warm.
 pub(crate) fn config() -> PoolConfig {
@@ -30,6 +35,7 @@ pub(crate) fn config() -> PoolConfig {
         isolation: Isolation::Tenant,
         max_timeout: Duration::from_secs(60),
         recycle: RecyclePolicy::default(),
+        limits: LIMITS,
     }
 }
 

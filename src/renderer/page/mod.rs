@@ -42,6 +42,7 @@ use finish::{Unfinished, finish};
 use super::assets::Shelf;
 use super::cdp::{CdpError, RawReply, Session};
 use super::context::Context;
+use super::limits::Limits;
 use super::paper::{self, MAX_SHRINK, Plan};
 use super::{RenderRequest, Rendered, Warning, markup};
 use crate::job::RenderOptions;
@@ -73,6 +74,7 @@ pub struct Page {
 struct Run<'a> {
     page: &'a mut Page,
     options: &'a RenderOptions,
+    limits: &'a Limits,
     deadline: Instant,
     /// Of a job with assets.
     traffic: Option<fetch::Traffic>,
@@ -130,6 +132,7 @@ impl Page {
     pub async fn render(
         &mut self,
         request: &RenderRequest,
+        limits: &Limits,
         deadline: Instant,
     ) -> Result<Rendered, Failed> {
         let options = Arc::clone(&request.options);
@@ -137,6 +140,7 @@ impl Page {
         let run = Run {
             page: self,
             options: &options,
+            limits,
             deadline,
             traffic: None,
             sheets: BTreeMap::new(),
@@ -368,6 +372,10 @@ impl Run<'_> {
             .generate_document_outline(options.outline);
         if !options.pages.is_empty() {
             params = params.page_ranges(&options.pages);
+        } else if !plan.is_roll()
+            && let Some(range) = self.limits.page_range()
+        {
+            params = params.page_ranges(range);
         }
         if options.header.is_some() || options.footer.is_some() {
             // Without a template Chromium prints one of its own.
