@@ -57,6 +57,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A browser that does not say its version within this hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Documents from this on, in bytes, are looked at in a thread of their own.
+const LARGE_DOCUMENT: usize = 256 * 1024;
+
 /// How much jobs share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
@@ -227,7 +230,7 @@ impl Render for Pool {
 impl Shared {
     async fn render(self: &Arc<Self>, request: RenderRequest) -> Result<Rendered, Failure> {
         let limits = self.config.limits;
-        limits.check(&request)?;
+        check(limits, &request).await?;
         let allowed = request.options.timeout.min(self.config.max_timeout);
         let deadline = Instant::now() + allowed;
         let mut busy = self.checkout((&request.tenant, request.job), deadline, allowed).await?;
@@ -411,6 +414,24 @@ impl Shared {
     fn counters<R>(&self, look: impl FnOnce(&mut Counters) -> R) -> R {
         look(&mut self.counters.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Looks at a document before anything is spent on it; at a large one away from
+/// the event loop (a million tags take 20 ms).
+async fn check(limits: Limits, request: &RenderRequest) -> Result<(), Failure> {
+    if request.html.len() < LARGE_DOCUMENT {
+        return limits.check(request);
+    }
+    let request = request.clone();
+    let looking = tokio::task::spawn_blocking(move || limits.check(&request));
+    looking.await.unwrap_or_else(|_| {
+        Err(Failure::new(
+            Class::Bug,
+            "panicked",
+            "the document could not be looked at",
+            "report this with the worker's log",
+        ))
+    })
 }
 
 fn closed() -> Failure {

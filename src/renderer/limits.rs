@@ -117,7 +117,7 @@ fn images_too_large(pixels: u64, limit: u64) -> Failure {
     )
 }
 
-fn too_many_pages(limit: u64) -> Failure {
+pub(super) fn too_many_pages(limit: u64) -> Failure {
     Failure::new(
         Class::Input,
         "too_many_pages",

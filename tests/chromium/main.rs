@@ -10,9 +10,12 @@
 )]
 
 mod assets;
+mod bombs;
 mod edges;
 mod fixtures;
+mod hostile;
 mod launch;
+mod outside;
 mod pool;
 mod printed;
 mod relief;

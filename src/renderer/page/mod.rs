@@ -13,8 +13,8 @@
 //! remembers style sheet, viewport and media, and sets only what is new.
 //!
 //! Nothing of a document is left for the next: scripts are off, what a `<meta>`
-//! could leave is disarmed (`markup`), and
-//! `Page.setDocumentContent` replaces the rest. Failures say whether the page
+//! could leave is disarmed (`markup`), `Page.setDocumentContent` replaces the rest,
+//! and a page in which a document leaves more is renewed ([`hygiene`]). Failures say whether the page
 //! took harm ([`Failed`]); the caller destroys one that did, and one whose
 //! render was abandoned.
 
@@ -22,6 +22,7 @@ mod blame;
 mod calls;
 mod fetch;
 mod finish;
+mod hygiene;
 mod probe;
 
 use std::collections::BTreeMap;
@@ -147,12 +148,18 @@ impl Page {
             loaded: None,
             warnings: Vec::new(),
         };
-        if request.assets.is_empty() {
+        let result = if request.assets.is_empty() {
             let has_page_rules = markup::has_page_rules(&html);
-            return run.alone(request, &html, has_page_rules).await;
+            run.alone(request, &html, has_page_rules).await
+        } else {
+            let shelf = Shelf::of(&request.assets);
+            run.with_assets(request, &html, &shelf).await
+        };
+        if result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
+            self.wash(&html, deadline).await;
         }
-        let shelf = Shelf::of(&request.assets);
-        run.with_assets(request, &html, &shelf).await
+        let sound = !self.spent;
+        result.map_err(|failed| Failed { page_is_sound: failed.page_is_sound && sound, ..failed })
     }
 }
 
@@ -228,6 +235,7 @@ impl Run<'_> {
         let (pdf, pages) = if plan.is_roll() {
             self.print_roll(plan, has_page_rules, date).await?
         } else {
+            self.check_height(html, &plan, has_page_rules).await?;
             let reply = self.print(&plan, 0.0).await?;
             finish(reply, &request.options, plan.exact_size(), date, None).await?
         };
