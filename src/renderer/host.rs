@@ -7,6 +7,7 @@
 //! there. Font directories are those that fontconfig's configuration names, and
 //! where links in them lead to.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -28,6 +29,12 @@ pub struct Host {
     pub links: Vec<(PathBuf, PathBuf)>,
     /// Directories and files shown read-only where they are.
     pub shown: Vec<PathBuf>,
+    /// Directories of `/proc` that are none of the jail's business. Where the
+    /// worker runs as root, the jail's user is the host's root to the kernel,
+    /// which may write in there (seen: `core_pattern`, that is, any command).
+    pub hidden_dirs: Vec<PathBuf>,
+    /// Files of `/proc` that only the host's root may read, or may write.
+    pub hidden_files: Vec<PathBuf>,
     /// Whether this bubblewrap can bound the size of a tmpfs.
     pub bounds_tmpfs: bool,
 }
@@ -53,6 +60,7 @@ impl Host {
             }
         }
         host.show_libraries(root);
+        host.hide_proc(root);
         for dir in ["/etc/fonts", "/usr/share/fontconfig", "/var/cache/fontconfig"] {
             host.show(root, dir.into());
         }
@@ -94,6 +102,23 @@ impl Host {
                 self.show(root, lib.into());
             }
         }
+    }
+
+    fn hide_proc(&mut self, root: &Path) {
+        let entries = std::fs::read_dir(at(root, Path::new("/proc"))).into_iter().flatten();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let is_process = name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
+            let Ok(about) = entry.metadata() else { continue };
+            let path = Path::new("/proc").join(name);
+            if about.is_dir() && !is_process {
+                self.hidden_dirs.push(path);
+            } else if about.is_file() && (about.mode() & 0o222 != 0 || about.mode() & 0o004 == 0) {
+                self.hidden_files.push(path);
+            }
+        }
+        self.hidden_dirs.sort();
+        self.hidden_files.sort();
     }
 
     fn is_link(&self, dir: &str) -> bool {
@@ -246,6 +271,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         make(dir.path(), &["/usr/lib/libc.so", "/lib/ld-musl.so", "/usr/lib64/x.so", "/bin/sh"]);
         assert_eq!(shown(dir.path()), ["/usr/lib", "/lib", "/usr/lib64"]);
+    }
+
+    #[test]
+    fn of_proc_only_processes_and_what_anyone_may_read_is_left() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        make(dir.path(), &["/proc/1/status", "/proc/sys/kernel/x", "/proc/irq/x", "/proc/bus/x"]);
+        for (name, mode) in [("meminfo", 0o444), ("kcore", 0o400), ("mtrr", 0o644), ("t", 0o200)] {
+            let file = dir.path().join("proc").join(name);
+            std::fs::write(&file, "").unwrap();
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        std::os::unix::fs::symlink("1", dir.path().join("proc/self")).unwrap();
+        let host = Host::look(dir.path());
+        assert_eq!(host.hidden_dirs, ["/proc/bus", "/proc/irq", "/proc/sys"].map(PathBuf::from));
+        assert_eq!(host.hidden_files, ["/proc/kcore", "/proc/mtrr", "/proc/t"].map(PathBuf::from));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! Inside: user, network, pid, ipc, host name and cgroup namespaces of its own;
 //! uid 1000; libraries, fonts and the engine read-only, and nothing else of the
-//! host: no shell, no other program; `/proc` of its own; a `/tmp` of at most
+//! host: no shell, no other program; `/proc` of its own with its processes and
+//! nothing that sets the kernel; a `/tmp` of at most
 //! [`TMP_BYTES`], the only place that can be written; no environment but ours.
 //! Chromium's own sandbox works in it and is on. That all this is so is checked at
 //! each start ([`verify`](super::verify)).
@@ -155,6 +156,12 @@ fn bwrap_args(host: &Host, engine: &Path) -> Vec<OsString> {
         args.extend(["--symlink".into(), target.into(), link.into()]);
     }
     args.extend(["--dev", "/dev", "--proc", "/proc"].map(OsString::from));
+    for dir in &host.hidden_dirs {
+        args.extend(["--tmpfs".into(), dir.into(), "--remount-ro".into(), dir.into()]);
+    }
+    for file in &host.hidden_files {
+        args.extend(["--ro-bind".into(), "/dev/null".into(), file.into()]);
+    }
     if host.bounds_tmpfs {
         args.extend(["--size".into(), TMP_BYTES.to_string().into()]);
     }
@@ -188,6 +195,8 @@ mod tests {
         Host {
             links: vec![("usr/lib".into(), "/lib".into())],
             shown: vec!["/usr".into(), "/etc/fonts".into()],
+            hidden_dirs: vec!["/proc/sys".into()],
+            hidden_files: vec!["/proc/kcore".into()],
             bounds_tmpfs: true,
         }
     }
@@ -222,7 +231,10 @@ mod tests {
         assert!(!args.iter().any(|arg| *arg == "--bind" || *arg == "--dev-bind"));
         let bound: Vec<&str> =
             args.windows(2).filter(|w| w[0] == "--ro-bind").map(|w| w[1]).collect();
-        assert_eq!(bound, ["/usr", "/etc/fonts"]);
+        assert_eq!(bound, ["/usr", "/etc/fonts", "/dev/null"]);
+        let hidden = ["--tmpfs", "/proc/sys", "--remount-ro", "/proc/sys"];
+        let proc = args.iter().position(|arg| *arg == "/proc").unwrap();
+        assert_eq!(args[proc + 1..proc + 5], hidden);
         let names: Vec<_> = line.env.iter().map(|(name, _)| name.to_str().unwrap()).collect();
         assert_eq!(names, ["HOME", "TMPDIR", "PATH", "TZ", "LANG"]);
     }

@@ -93,10 +93,15 @@ pub(super) fn jail(proc: &Path, pid: u32, shown: &[PathBuf]) -> Result<(), Expos
     mounts(&read(its.join("mountinfo"))?, shown)
 }
 
+/// What the host's root may write is not protected by the jail having no privileges:
+/// it may be the host's root itself that runs the worker.
+const KERNEL_SETTINGS: &str = "/proc/sys";
+
 const NO_CAPS: &str = "0000000000000000";
 
 /// Checks the mounts: nothing but what is shown, and only `/tmp` can be written.
 fn mounts(mountinfo: &str, shown: &[PathBuf]) -> Result<(), Exposure> {
+    let mut hides_sys = false;
     for line in mountinfo.lines() {
         // …root, mount point, options…
         let mut fields = line.split(' ').skip(4);
@@ -104,6 +109,7 @@ fn mounts(mountinfo: &str, shown: &[PathBuf]) -> Result<(), Exposure> {
         let point = PathBuf::from(point.replace("\\040", " "));
         let ours = ["/tmp", "/proc", "/dev"].iter().any(|own| point.starts_with(own));
         if options.split(',').any(|option| option == "ro") {
+            hides_sys |= point == Path::new(KERNEL_SETTINGS);
             let known = ours || point == Path::new("/") || shown.contains(&point);
             if !known && !shown.iter().any(|shown| point.starts_with(shown)) {
                 return Err(Exposure::Mount { path: point, how: "which is not for it" });
@@ -111,6 +117,9 @@ fn mounts(mountinfo: &str, shown: &[PathBuf]) -> Result<(), Exposure> {
         } else if !ours || point == Path::new("/dev") {
             return Err(Exposure::Mount { path: point, how: "and may write there" });
         }
+    }
+    if !hides_sys {
+        return Err(Exposure::Mount { path: KERNEL_SETTINGS.into(), how: "as the host has it" });
     }
     Ok(())
 }
@@ -205,6 +214,7 @@ mod tests {
         1 0 0:50 / / ro,nosuid - tmpfs tmpfs rw\n\
         2 1 8:1 /usr/lib /usr/lib ro,nosuid - ext4 /dev/sda1 rw\n\
         3 1 0:51 / /proc rw,nosuid - proc proc rw\n\
+        8 3 0:54 / /proc/sys ro,nosuid - tmpfs tmpfs rw\n\
         4 1 0:52 / /dev ro,nosuid - tmpfs tmpfs rw\n\
         5 4 0:5 /null /dev/null rw,nosuid - devtmpfs dev rw\n\
         6 1 0:53 / /tmp rw,nosuid - tmpfs tmpfs rw,size=1048576k\n";
@@ -254,6 +264,8 @@ mod tests {
         let shown = [PathBuf::from("/usr/lib")];
         let with = |line: &str| mounts(&format!("{MOUNTS}{line}"), &shown);
         assert_eq!(with("7 1 8:1 /x /usr/lib/x ro - ext4 d rw"), Ok(()));
+        let bare = MOUNTS.replace("/proc/sys ro", "/proc/bus ro");
+        assert!(mounts(&bare, &shown).unwrap_err().to_string().contains("sees /proc/sys"));
         let home = with("7 1 8:1 /home /home ro - ext4 d rw");
         assert!(home.unwrap_err().to_string().contains("sees /home, which is not for it"));
         for line in [

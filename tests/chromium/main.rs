@@ -11,7 +11,9 @@
 
 mod assets;
 mod bombs;
+mod crashes;
 mod edges;
+mod exposure;
 mod fixtures;
 mod hostile;
 mod launch;
