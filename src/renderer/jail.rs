@@ -36,9 +36,11 @@ pub const PROFILE_IN_JAIL: &str = "/tmp/ud";
 pub const TMP_BYTES: u64 = 1 << 30;
 
 /// What to do when namespaces are forbidden.
-pub const REMEDY: &str = "let unprivileged processes make user namespaces: in Docker with a \
-    seccomp profile that allows them and `--security-opt systempaths=unconfined`; on Ubuntu with \
-    an AppArmor profile for bwrap that has `userns,`; elsewhere with `sysctl \
+pub const REMEDY: &str = "let unprivileged processes make user namespaces: in Docker with \
+    `--security-opt seccomp=worker-config/docker-seccomp.json --security-opt \
+    systempaths=unconfined --security-opt apparmor=unconfined`; on Ubuntu with the AppArmor \
+    profile worker-config/apparmor-tillroll; under systemd without RestrictNamespaces=, \
+    ProtectKernelTunables= and ProcSubset=; elsewhere with `sysctl \
     kernel.unprivileged_userns_clone=1` and user.max_user_namespaces above 0; or give up the jail \
     with renderer.jail = \"none\"";
 
@@ -272,6 +274,44 @@ mod tests {
             text(&line),
             ["-c", "read -r _ <&5 || exit 1; exec \"$@\" 5<&-", "tillroll", "/opt/chrome"]
         );
+    }
+
+    #[test]
+    fn what_the_remedy_names_is_there_and_lets_bubblewrap_work() {
+        let profile: serde_json::Value =
+            serde_json::from_str(include_str!("../../worker-config/docker-seccomp.json")).unwrap();
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ALLOW");
+        let groups = profile["syscalls"].as_array().unwrap();
+        let denied = |call: &str| {
+            groups.iter().any(|g| g["names"].as_array().unwrap().contains(&call.into()))
+        };
+        // What bubblewrap and Chromium's sandbox were seen to call.
+        for call in [
+            "clone",
+            "clone3",
+            "unshare",
+            "mount",
+            "umount2",
+            "pivot_root",
+            "chroot",
+            "sethostname",
+            "capset",
+            "prctl",
+            "prlimit64",
+            "seccomp",
+            "ptrace",
+            "personality",
+        ] {
+            assert!(!denied(call), "{call}");
+        }
+        for call in ["bpf", "kexec_load", "init_module", "keyctl", "io_uring_setup", "setns"] {
+            assert!(denied(call), "{call}");
+        }
+        let apparmor = include_str!("../../worker-config/apparmor-tillroll");
+        assert_eq!(apparmor.matches("  userns,").count(), 2);
+        for file in ["docker-seccomp.json", "apparmor-tillroll"] {
+            assert!(REMEDY.contains(&format!("worker-config/{file}")), "{file}");
+        }
     }
 
     #[test]
