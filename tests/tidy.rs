@@ -213,11 +213,13 @@ fn only_the_command_line_prints_exits_and_reads_the_environment() {
 
 #[test]
 fn pure_modules_do_not_wait() {
-    const PURE: [&str; 23] = [
+    const PURE: [&str; 25] = [
         "src/job/",
         "src/failure.rs",
         "src/retry.rs",
         "src/renderer/paper.rs",
+        "src/renderer/limits.rs",
+        "src/renderer/tags.rs",
         "src/config/units.rs",
         "src/config/values.rs",
         "src/config/error.rs",

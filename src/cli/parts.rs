@@ -18,6 +18,7 @@ use crate::renderer::engine::{self, Search};
 use crate::renderer::fence::Fences;
 use crate::renderer::jail::Jail;
 use crate::renderer::launcher::Launcher;
+use crate::renderer::limits::Limits;
 
 /// How long a call to Redis may take before it counts as away.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -274,6 +275,13 @@ pub(super) fn pool(
             },
             max_age: renderer.recycle_age,
             max_bytes: renderer.recycle_memory.bytes(),
+        },
+        limits: Limits {
+            nodes: renderer.max_nodes.0,
+            depth: renderer.max_depth.0,
+            pixels: renderer.max_pixels.0,
+            pages: renderer.max_pages.0,
+            pdf_bytes: renderer.max_pdf.bytes(),
         },
     }))
 }

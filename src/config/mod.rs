@@ -178,6 +178,16 @@ keys! {
         nice: Nice;
         /// The longest that one render may take.
         timeout: Duration;
+        /// The most tags of one document.
+        max_nodes: Count;
+        /// The most elements within each other.
+        max_depth: Count;
+        /// The most pixels of a document's images together.
+        max_pixels: Count;
+        /// The most pages of one PDF.
+        max_pages: Count;
+        /// The largest PDF.
+        max_pdf: Size;
     }
     /// Stopping.
     drain: Drain {

@@ -6,6 +6,7 @@
 //!
 //! * [`wire`]: the framing (header line, document) and the header's fields.
 //! * [`assets`]: images, fonts and style sheets that come with the document.
+//! * [`image`]: how many pixels an image has, from its header.
 //! * [`options`]: the print options of the header's `options` object.
 //! * [`script`]: whether a document's scripts run; [`rules`]: what operators decide.
 //! * [`length`]: lengths with units, paper sizes, margins.
@@ -14,6 +15,7 @@
 
 pub mod assets;
 pub mod fields;
+pub mod image;
 pub mod length;
 pub mod options;
 pub mod reply;

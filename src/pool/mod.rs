@@ -13,8 +13,8 @@
 //!
 //! Failures: `browser_unavailable` while no browser can be launched,
 //! `browser_died` if it dies under the job, `no_context` if no place came free
-//! in time, `scripts_refused` where a job's scripts may not run, and those of
-//! [`Page::render`].
+//! in time, `scripts_refused` where a job's scripts may not run, those of
+//! [`Limits`], and those of [`Page::render`].
 
 mod checkout;
 pub mod contexts;
@@ -40,6 +40,7 @@ use crate::metrics;
 use crate::renderer::browser::{Browser, BrowserConfig};
 use crate::renderer::cdp::CdpError;
 use crate::renderer::launcher::Launcher;
+use crate::renderer::limits::Limits;
 use crate::renderer::page::{Failed, Page};
 use crate::renderer::{
     Readiness, Relief, Render, RenderFuture, RenderRequest, Rendered, Vitals, Watch,
@@ -62,6 +63,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A browser that does not say its version within this hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Documents from this on, in bytes, are looked at in a thread of their own.
+const LARGE_DOCUMENT: usize = 256 * 1024;
+
 /// How a pool is made.
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
@@ -79,6 +83,8 @@ pub struct PoolConfig {
     pub max_timeout: Duration,
     /// How long a context serves.
     pub recycle: RecyclePolicy,
+    /// What one document may ask for.
+    pub limits: Limits,
 }
 
 /// What a job asks for when it wants a context.
@@ -238,13 +244,15 @@ impl Render for Pool {
 
 impl Shared {
     async fn render(self: &Arc<Self>, request: RenderRequest) -> Result<Rendered, Failure> {
+        let limits = self.config.limits;
+        check(limits, &request).await?;
         let allowed = request.options.timeout.min(self.config.max_timeout);
         let deadline = Instant::now() + allowed;
         let manner = self.manner(&request)?;
         let asked = Asked { tenant: &request.tenant, job: request.job, manner, deadline, allowed };
         let mut busy = self.checkout(asked).await?;
         let Some(warm) = busy.warm() else { return Err(closed()) };
-        let result = warm.page.render(&request, deadline).await.map_err(|mut failed| {
+        let result = warm.page.render(&request, &limits, deadline).await.map_err(|mut failed| {
             failed.failure = failed.failure.with_memory(warm.context.footprint());
             failed
         });
@@ -268,7 +276,7 @@ impl Shared {
                 if !is_spent {
                     busy.give_back();
                 }
-                Ok(rendered)
+                limits.check_result(&rendered).map(|()| rendered)
             }
             Err(failed) if failed.page_is_sound => {
                 busy.give_back();
@@ -453,6 +461,24 @@ fn fenced() -> Failure {
         "nothing: it is tried again, alone; where it happens often, split the document, use fewer \
          rows or smaller images, or give the worker more memory",
     )
+}
+
+/// Looks at a document before anything is spent on it; at a large one away from
+/// the event loop (a million tags take 20 ms).
+async fn check(limits: Limits, request: &RenderRequest) -> Result<(), Failure> {
+    if request.html.len() < LARGE_DOCUMENT {
+        return limits.check(request);
+    }
+    let request = request.clone();
+    let looking = tokio::task::spawn_blocking(move || limits.check(&request));
+    looking.await.unwrap_or_else(|_| {
+        Err(Failure::new(
+            Class::Bug,
+            "panicked",
+            "the document could not be looked at",
+            "report this with the worker's log",
+        ))
+    })
 }
 
 fn closed() -> Failure {

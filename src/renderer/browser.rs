@@ -9,7 +9,7 @@
 //!
 //! *gated*: the jail exists, Chromium does not run yet; niceness,
 //! `oom_score_adj`, limits are set, and the last fence stands around it. *ready*: `Browser.getVersion`
-//! was answered. One task per browser watches both the pipe and the child, so
+//! was answered and the jail was seen to hold ([`verify`]). One task per browser watches both the pipe and the child, so
 //! death is noticed at once ([`Browser::died`]); it then makes sure that no
 //! process is left ([`Browser::gone`]): it kills the first process of the
 //! jail's pid namespace, with which the kernel kills the rest, or without a
@@ -40,6 +40,7 @@ use super::launcher::{Child, Launcher, SpawnRequest};
 use super::processes::{self, Process};
 use super::profile::Profile;
 use super::supervisor::{self, Supervisor};
+use super::{rlimits, verify};
 
 /// Renderers that belong to a context, by pid and start time.
 pub(super) type Claimed = Arc<Mutex<HashSet<(u32, u64)>>>;
@@ -205,6 +206,8 @@ struct Start {
     replies: OwnedFd,
     gate: Gate,
     info: Option<OwnedFd>,
+    /// What of the host is shown in the jail.
+    shown: Vec<PathBuf>,
     profile: Option<Profile>,
     gone: CancellationToken,
     leaving: DropGuard,
@@ -264,7 +267,9 @@ async fn spawn(launcher: &Launcher, config: &BrowserConfig) -> Result<Start, Lau
         unjailed: !jailed,
         root: rustix::process::geteuid().is_root(),
     };
-    let host = Host::probe();
+    let looking = config.jail.clone();
+    let host = tokio::task::spawn_blocking(move || Host::probe(&looking)).await;
+    let host = host.map_err(|error| prepare("the jail")(std::io::Error::other(error)))?;
     let line = jail::command_line(&config.jail, &host, &engine.path, flags(options), &home);
     let pipe =
         || pipe_with(PipeFlags::CLOEXEC).map_err(|e| prepare("pipes")(std::io::Error::from(e)));
@@ -292,18 +297,23 @@ async fn spawn(launcher: &Launcher, config: &BrowserConfig) -> Result<Start, Lau
     let request =
         SpawnRequest { program: line.program, args: line.args, env: line.env, fds, group: true };
     let child = Arc::new(launcher.spawn(request).await?);
+    let mut shown = host.shown;
+    shown.extend(engine.path.parent().map(Path::to_owned));
     let gate = Gate { pipe: gate, child: Arc::clone(&child), open: false };
     let gone = CancellationToken::new();
     let leaving = gone.clone().drop_guard();
-    Ok(Start { child, commands, replies, gate, info, profile, gone, leaving })
+    Ok(Start { child, commands, replies, gate, info, shown, profile, gone, leaving })
 }
 
 impl Start {
     async fn ready(self, config: &BrowserConfig) -> Result<Browser, LaunchError> {
+        let jailed = self.info.is_some();
         let first_pid = match self.info {
             Some(info) => contain::first_process(info).await?,
             None => self.child.pid(),
         };
+        let limits = |source| LaunchError::Contain { what: "its limits", source };
+        rlimits::set(first_pid, jailed).map_err(limits)?;
         let containment = Containment { nice: config.nice, oom_score_adj: config.oom_score_adj };
         let first = contain::apply(first_pid, containment)?;
         let fence = fence(config, first_pid);
@@ -338,7 +348,12 @@ impl Start {
             contain::regroup(first_pid, config.nice);
         }
         tokio::spawn(supervisor::watch_zygotes(inner.connection.clone(), inner.child.pid()));
-        Ok(Browser { inner: Arc::new(inner) })
+        let browser = Browser { inner: Arc::new(inner) };
+        if jailed {
+            verify::jail(Path::new("/proc"), verify::chromium(&browser)?, &self.shown)?;
+            verify::document(&browser, config.launch_timeout).await??;
+        }
+        Ok(browser)
     }
 }
 

@@ -1,9 +1,13 @@
-//! The jail around one browser: bubblewrap's command line. Pure, but for
-//! [`Host::probe`], which looks at what the host's file system is like.
+//! The jail around one browser: bubblewrap's command line. Pure; what the host's
+//! file system is like is found out by [`host`](super::host).
 //!
-//! Inside: user, network, pid and ipc namespaces of its own; uid 1000; `/usr`,
-//! fonts and the engine read-only; `/tmp`, `/dev` and `/proc` of its own; no
-//! environment but ours. Chromium's own sandbox works in it and is on.
+//! Inside: user, network, pid, ipc, host name and cgroup namespaces of its own;
+//! uid 1000; libraries, fonts and the engine read-only, and nothing else of the
+//! host: no shell, no other program; `/proc` of its own with its processes and
+//! nothing that sets the kernel; a `/tmp` of at most
+//! [`TMP_BYTES`], the only place that can be written; no environment but ours.
+//! Chromium's own sandbox works in it and is on. That all this is so is checked at
+//! each start ([`verify`](super::verify)).
 //!
 //! The start is gated: bubblewrap waits on descriptor [`GATE_FD`] until the
 //! parent has set niceness, `oom_score_adj`, limits and cgroup, so that no
@@ -12,6 +16,8 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+pub use super::host::Host;
 
 /// Commands to Chromium.
 pub const COMMANDS_FD: i32 = 3;
@@ -25,10 +31,16 @@ pub const INFO_FD: i32 = 6;
 /// The profile directory inside the jail, in its own tmpfs.
 pub const PROFILE_IN_JAIL: &str = "/tmp/ud";
 
+/// How much the jail's `/tmp` holds. Chromium keeps its profile there (2 MB), and
+/// what its processes hand to each other: documents, pictures, PDFs.
+pub const TMP_BYTES: u64 = 1 << 30;
+
 /// What to do when namespaces are forbidden.
-pub const REMEDY: &str = "let unprivileged processes make user namespaces: in Docker with a \
-    seccomp profile that allows them and `--security-opt systempaths=unconfined`; on Ubuntu with \
-    an AppArmor profile for bwrap that has `userns,`; elsewhere with `sysctl \
+pub const REMEDY: &str = "let unprivileged processes make user namespaces: in Docker with \
+    `--security-opt seccomp=worker-config/docker-seccomp.json --security-opt \
+    systempaths=unconfined --security-opt apparmor=unconfined`; on Ubuntu with the AppArmor \
+    profile worker-config/apparmor-tillroll; under systemd without RestrictNamespaces=, \
+    ProtectKernelTunables= and ProcSubset=; elsewhere with `sysctl \
     kernel.unprivileged_userns_clone=1` and user.max_user_namespaces above 0; or give up the jail \
     with renderer.jail = \"none\"";
 
@@ -74,38 +86,6 @@ impl Jail {
             Some(path) => Ok(Self::Bwrap { path: path.clone() }),
             None => Err(JailError::Missing { looked }),
         }
-    }
-}
-
-/// What of the host's file system the jail shows.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Host {
-    /// Directories at the root that are links, as on every current
-    /// distribution: (`usr/lib`, `/lib`).
-    pub links: Vec<(PathBuf, PathBuf)>,
-    /// Directories shown read-only where they are.
-    pub shown: Vec<PathBuf>,
-}
-
-impl Host {
-    /// Looks at the host.
-    #[must_use]
-    pub fn probe() -> Self {
-        let mut host = Self { links: Vec::new(), shown: vec![PathBuf::from("/usr")] };
-        for dir in ["/lib", "/lib64", "/bin"] {
-            let dir = PathBuf::from(dir);
-            match std::fs::read_link(&dir) {
-                Ok(target) => host.links.push((target, dir)),
-                Err(_) if dir.is_dir() => host.shown.push(dir),
-                Err(_) => {}
-            }
-        }
-        for dir in ["/etc/fonts", "/var/cache/fontconfig"] {
-            if Path::new(dir).is_dir() {
-                host.shown.push(PathBuf::from(dir));
-            }
-        }
-        host
     }
 }
 
@@ -159,6 +139,10 @@ fn bwrap_args(host: &Host, engine: &Path) -> Vec<OsString> {
         "--unshare-net",
         "--unshare-pid",
         "--unshare-ipc",
+        "--unshare-uts",
+        "--hostname",
+        "tillroll",
+        "--unshare-cgroup-try",
         "--die-with-parent",
         "--new-session",
     ]
@@ -173,14 +157,25 @@ fn bwrap_args(host: &Host, engine: &Path) -> Vec<OsString> {
     for (target, link) in &host.links {
         args.extend(["--symlink".into(), target.into(), link.into()]);
     }
-    args.extend(["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"].map(OsString::from));
+    args.extend(["--dev", "/dev", "--proc", "/proc"].map(OsString::from));
+    for dir in &host.hidden_dirs {
+        args.extend(["--tmpfs".into(), dir.into(), "--remount-ro".into(), dir.into()]);
+    }
+    for file in &host.hidden_files {
+        args.extend(["--ro-bind".into(), "/dev/null".into(), file.into()]);
+    }
+    if host.bounds_tmpfs {
+        args.extend(["--size".into(), TMP_BYTES.to_string().into()]);
+    }
+    args.extend(["--tmpfs", "/tmp"].map(OsString::from));
     // After the tmpfs, which would hide an engine below /tmp.
     if let Some(dir) = engine.parent()
         && !host.shown.iter().any(|shown| dir.starts_with(shown))
     {
         args.extend(["--ro-bind".into(), dir.into(), dir.into()]);
     }
-    args.push("--".into());
+    // Both are tmpfs without a bound, and nothing is to be written there.
+    args.extend(["--remount-ro", "/dev", "--remount-ro", "/", "--"].map(OsString::from));
     args
 }
 
@@ -202,6 +197,9 @@ mod tests {
         Host {
             links: vec![("usr/lib".into(), "/lib".into())],
             shown: vec!["/usr".into(), "/etc/fonts".into()],
+            hidden_dirs: vec!["/proc/sys".into()],
+            hidden_files: vec!["/proc/kcore".into()],
+            bounds_tmpfs: true,
         }
     }
 
@@ -219,6 +217,7 @@ mod tests {
             "--unshare-net",
             "--unshare-pid",
             "--unshare-ipc",
+            "--unshare-uts",
             "--die-with-parent",
             "--new-session",
         ] {
@@ -234,9 +233,27 @@ mod tests {
         assert!(!args.iter().any(|arg| *arg == "--bind" || *arg == "--dev-bind"));
         let bound: Vec<&str> =
             args.windows(2).filter(|w| w[0] == "--ro-bind").map(|w| w[1]).collect();
-        assert_eq!(bound, ["/usr", "/etc/fonts"]);
+        assert_eq!(bound, ["/usr", "/etc/fonts", "/dev/null"]);
+        let hidden = ["--tmpfs", "/proc/sys", "--remount-ro", "/proc/sys"];
+        let proc = args.iter().position(|arg| *arg == "/proc").unwrap();
+        assert_eq!(args[proc + 1..proc + 5], hidden);
         let names: Vec<_> = line.env.iter().map(|(name, _)| name.to_str().unwrap()).collect();
         assert_eq!(names, ["HOME", "TMPDIR", "PATH", "TZ", "LANG"]);
+    }
+
+    #[test]
+    fn only_tmp_is_written_and_it_has_an_end_where_bwrap_can() {
+        let line = jailed("/usr/lib/chromium/chromium-headless-shell");
+        let args = text(&line);
+        let at = args.iter().position(|arg| *arg == "--size").unwrap();
+        assert_eq!(args[at + 1..at + 4], ["1073741824", "--tmpfs", "/tmp"]);
+        for place in ["/", "/dev"] {
+            assert!(args.windows(2).any(|w| w == ["--remount-ro", place]), "{place}");
+        }
+        let jail = Jail::Bwrap { path: "/usr/bin/bwrap".into() };
+        let host = Host { bounds_tmpfs: false, ..host() };
+        let old = command_line(&jail, &host, Path::new("/e/e"), Vec::new(), Path::new("/tmp"));
+        assert!(!text(&old).contains(&"--size"));
     }
 
     #[test]
@@ -257,6 +274,44 @@ mod tests {
             text(&line),
             ["-c", "read -r _ <&5 || exit 1; exec \"$@\" 5<&-", "tillroll", "/opt/chrome"]
         );
+    }
+
+    #[test]
+    fn what_the_remedy_names_is_there_and_lets_bubblewrap_work() {
+        let profile: serde_json::Value =
+            serde_json::from_str(include_str!("../../worker-config/docker-seccomp.json")).unwrap();
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ALLOW");
+        let groups = profile["syscalls"].as_array().unwrap();
+        let denied = |call: &str| {
+            groups.iter().any(|g| g["names"].as_array().unwrap().contains(&call.into()))
+        };
+        // What bubblewrap and Chromium's sandbox were seen to call.
+        for call in [
+            "clone",
+            "clone3",
+            "unshare",
+            "mount",
+            "umount2",
+            "pivot_root",
+            "chroot",
+            "sethostname",
+            "capset",
+            "prctl",
+            "prlimit64",
+            "seccomp",
+            "ptrace",
+            "personality",
+        ] {
+            assert!(!denied(call), "{call}");
+        }
+        for call in ["bpf", "kexec_load", "init_module", "keyctl", "io_uring_setup", "setns"] {
+            assert!(denied(call), "{call}");
+        }
+        let apparmor = include_str!("../../worker-config/apparmor-tillroll");
+        assert_eq!(apparmor.matches("  userns,").count(), 2);
+        for file in ["docker-seccomp.json", "apparmor-tillroll"] {
+            assert!(REMEDY.contains(&format!("worker-config/{file}")), "{file}");
+        }
     }
 
     #[test]

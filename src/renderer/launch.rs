@@ -10,6 +10,7 @@ use super::fence::Fences;
 use super::jail::{self, Jail, JailError};
 use super::launcher::{Child, SpawnError};
 use super::supervisor::{EXIT_GRACE, KILL_PATIENCE};
+use super::verify::Exposure;
 
 /// What `oom_score_adj` should be at most: Chromium itself gives renderers 300 at
 /// first, and they must be found before the browser that holds everyone's pages.
@@ -108,6 +109,9 @@ pub enum LaunchError {
         /// The end of what it wrote to stderr.
         stderr: String,
     },
+    /// The jail does not hold.
+    #[error("the jail does not hold: {0}; nothing is rendered in it")]
+    Exposed(#[from] Exposure),
     /// It refused its first command.
     #[error("Chromium does not answer as it should")]
     Protocol(#[from] CdpError),
@@ -123,6 +127,10 @@ impl LaunchError {
             }
             Self::JailMissing(_) => "apt-get install bubblewrap",
             Self::JailRefused { .. } => jail::REMEDY,
+            Self::Exposed(_) => {
+                "report this with the output of `tillroll doctor`; do not render documents that \
+                 others wrote on this machine until it is explained"
+            }
             Self::Spawn(_) | Self::Prepare { .. } | Self::Contain { .. } => {
                 "look at the limits on processes, threads and open files (ulimit -a), and at free \
                  disk space"

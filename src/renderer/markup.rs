@@ -26,6 +26,9 @@ const LOADS: [&[u8]; 12] = [
     b"<input",
 ];
 
+/// How much of what follows a tag counts as part of it.
+const LOOKED_BEYOND: usize = 64;
+
 /// Takes away what a `<meta http-equiv>` would do beyond its own document.
 ///
 /// Documents of one tenant follow each other in the same page. A `refresh`
@@ -110,6 +113,52 @@ pub(crate) fn has_page_rules(html: &str) -> bool {
         || positions(bytes, b"text/css,").next().is_some()
 }
 
+/// Whether the document leaves something in its page that replacing it does not
+/// take away, so that the next one would be printed otherwise (all seen): the
+/// colour of links from `<body link>`, the preferred set of style sheets from a
+/// `title` on one, the colour scheme from a `<meta>`.
+#[must_use]
+pub(crate) fn leaves_traces(html: &str) -> bool {
+    const TRACES: [(&[u8], &[&[u8]]); 4] = [
+        (b"<body", &[b"link"]),
+        (b"<style", &[b"title"]),
+        (b"<link", &[b"title"]),
+        // What a character reference spells is not looked at, so it counts.
+        (b"<meta", &[b"scheme", b"&"]),
+    ];
+    let bytes = html.as_bytes();
+    positions(bytes, b"<").any(|at| {
+        TRACES.iter().any(|(tag, marks)| {
+            starts_with(bytes, at, tag) && {
+                let rest = &bytes[at..];
+                let end = rest.iter().position(|byte| *byte == b'>').unwrap_or(rest.len());
+                // A `>` in quotes ends it too early for us; then look a bit further.
+                let end = rest.len().min(end + LOOKED_BEYOND);
+                marks.iter().any(|mark| positions(&rest[..end], mark).next().is_some())
+            }
+        })
+    })
+}
+
+/// Whether a length in the document may be that of a page bomb: a number of at
+/// least five digits right before a unit. Hashes and the like look so as well.
+#[must_use]
+pub(crate) fn may_be_tall(html: &str) -> bool {
+    let mut digits = 0;
+    html.bytes().any(|byte| match byte {
+        b'0'..=b'9' => {
+            digits += 1;
+            false
+        }
+        // Five digits and an exponent are enough for anything.
+        b'a'..=b'z' | b'A'..=b'Z' | b'%' if digits >= 5 => true,
+        _ => {
+            digits = 0;
+            false
+        }
+    })
+}
+
 fn starts_with(bytes: &[u8], at: usize, mark: &[u8]) -> bool {
     bytes.get(at..at + mark.len()).is_some_and(|found| found.eq_ignore_ascii_case(mark))
 }
@@ -143,6 +192,34 @@ mod tests {
             let out = disarm(html);
             assert!(!out.to_ascii_lowercase().contains("http-equiv"), "{out}");
             assert_eq!(out.len(), html.len());
+        }
+    }
+
+    #[test]
+    fn what_would_stay_in_the_page_is_seen() {
+        for html in [
+            "<BODY text=red LINK=lime>",
+            "<style title=a>p{}</style>",
+            "<link rel=stylesheet data-x='>' Title=a href=x>",
+            "<meta name=color-scheme content=dark>",
+            "<meta name='&#99;olor-scheme' content=dark>",
+            "<meta name=color-scheme",
+        ] {
+            assert!(leaves_traces(html), "{html}");
+        }
+        let plain = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport \
+                     content='width=device-width'><title>link</title><style>a:link{color:red}\
+                     </style><body class=receipt><a href=x title=y>link</a>";
+        assert!(!leaves_traces(plain));
+    }
+
+    #[test]
+    fn heights_beyond_reason_are_seen() {
+        for html in ["height:10000000px", "padding:99999%", "1e0;22222vh", "x12345e9"] {
+            assert!(may_be_tall(html), "{html}");
+        }
+        for html in ["", "height:9999px", "Invoice 1234567890", "123456<b>"] {
+            assert!(!may_be_tall(html), "{html}");
         }
     }
 
@@ -187,6 +264,7 @@ mod tests {
         #[test]
         fn any_text_is_survived(html in ".{0,200}") {
             let _ = (disarm(&html), loads_anything(&html), has_page_rules(&html));
+            let _ = (leaves_traces(&html), may_be_tall(&html));
         }
     }
 }

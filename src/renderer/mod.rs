@@ -7,6 +7,7 @@
 //!   which Chromium, how it is started and confined, and its isolated contexts.
 //! * [`fence`]: the kernel's last word on a browser's memory.
 //! * [`cdp`]: the protocol over a pipe.
+//! * [`limits`]: what one document may ask for, pure.
 //! * [`page`]: one document printed once; with [`paper`] (what is asked of
 //!   Chromium) and [`pdf`] (what is made of its answer), both pure.
 
@@ -18,9 +19,11 @@ pub mod context;
 pub mod engine;
 pub mod fence;
 pub mod flags;
+mod host;
 pub mod jail;
 mod launch;
 pub mod launcher;
+pub mod limits;
 mod markup;
 pub mod null;
 pub mod page;
@@ -28,7 +31,10 @@ pub mod paper;
 pub mod pdf;
 pub mod processes;
 pub mod profile;
+mod rlimits;
 mod supervisor;
+mod tags;
+pub mod verify;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -175,6 +175,12 @@ impl Plan {
         }
     }
 
+    /// The longer side of the paper, in points.
+    #[must_use]
+    pub fn longest_side(&self) -> f64 {
+        self.height_points().max(self.width.points())
+    }
+
     /// Whether the margins leave room for content.
     #[must_use]
     pub fn has_room(&self) -> bool {

@@ -10,10 +10,15 @@
 )]
 
 mod assets;
+mod bombs;
+mod crashes;
 mod edges;
+mod exposure;
 mod fence;
 mod fixtures;
+mod hostile;
 mod launch;
+mod outside;
 mod pool;
 mod printed;
 mod relief;

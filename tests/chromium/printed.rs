@@ -15,11 +15,16 @@ use tillroll::job::{Rules, options};
 use tillroll::pool::recycle::RecyclePolicy;
 use tillroll::pool::{Isolation, Pool, PoolConfig, ScriptPolicy};
 use tillroll::renderer::launcher::Launcher;
+use tillroll::renderer::limits::Limits;
 use tillroll::renderer::pdf::Document;
 use tillroll::renderer::{Render, RenderRequest, Rendered};
 use time::macros::datetime;
 
 use crate::support;
+
+/// As `worker-config/default.toml` has them.
+pub(crate) const LIMITS: Limits =
+    Limits { nodes: 200_000, depth: 200, pixels: 100_000_000, pages: 1_000, pdf_bytes: 32_000_000 };
 
 /// Up to four contexts, kept warm.
 pub(crate) fn config() -> PoolConfig {
@@ -31,6 +36,7 @@ pub(crate) fn config() -> PoolConfig {
         scripts: ScriptPolicy { allowed: true, time: Duration::from_secs(5) },
         max_timeout: Duration::from_secs(60),
         recycle: RecyclePolicy::default(),
+        limits: LIMITS,
     }
 }
 

@@ -16,8 +16,8 @@
 //! remembers style sheet, viewport and media, and sets only what is new.
 //!
 //! Nothing of a document is left for the next: scripts are off, what a `<meta>`
-//! could leave is disarmed (`markup`), and
-//! `Page.setDocumentContent` replaces the rest. Failures say whether the page
+//! could leave is disarmed (`markup`), `Page.setDocumentContent` replaces the rest,
+//! and a page in which a document leaves more is renewed ([`hygiene`]). Failures say whether the page
 //! took harm ([`Failed`]); the caller destroys one that did, and one whose
 //! render was abandoned.
 
@@ -26,6 +26,7 @@ mod calls;
 mod fetch;
 mod finish;
 mod guard;
+mod hygiene;
 mod probe;
 mod script;
 
@@ -47,6 +48,7 @@ use finish::{Unfinished, finish};
 use super::assets::Shelf;
 use super::cdp::{CdpError, Events, RawReply, Session};
 use super::context::Context;
+use super::limits::Limits;
 use super::paper::{self, MAX_SHRINK, Plan};
 use super::{RenderRequest, Rendered, Warning, markup};
 use crate::job::RenderOptions;
@@ -84,6 +86,7 @@ pub struct Page {
 struct Run<'a> {
     page: &'a mut Page,
     options: &'a RenderOptions,
+    limits: &'a Limits,
     deadline: Instant,
     /// Of a job with assets.
     traffic: Option<fetch::Traffic>,
@@ -145,6 +148,7 @@ impl Page {
     pub async fn render(
         &mut self,
         request: &RenderRequest,
+        limits: &Limits,
         deadline: Instant,
     ) -> Result<Rendered, Failed> {
         let options = Arc::clone(&request.options);
@@ -152,20 +156,26 @@ impl Page {
         let run = Run {
             page: self,
             options: &options,
+            limits,
             deadline,
             traffic: None,
             sheets: BTreeMap::new(),
             loaded: None,
             warnings: Vec::new(),
         };
-        if request.assets.is_empty() && options.script.is_none() {
+        let result = if request.assets.is_empty() && options.script.is_none() {
             let has_page_rules = markup::has_page_rules(&html);
-            let rendered = run.alone(request, &html, has_page_rules).await;
-            return self.stayed().and(rendered);
+            run.alone(request, &html, has_page_rules).await
+        } else {
+            let shelf = Shelf::of(&request.assets);
+            run.with_assets(request, &html, &shelf).await
+        };
+        let result = self.stayed().and(result);
+        if result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
+            self.wash(&html, deadline).await;
         }
-        let shelf = Shelf::of(&request.assets);
-        let rendered = run.with_assets(request, &html, &shelf).await;
-        self.stayed().and(rendered)
+        let sound = !self.spent;
+        result.map_err(|failed| Failed { page_is_sound: failed.page_is_sound && sound, ..failed })
     }
 
     /// Nothing in a document may lead its page away; where something did, what is
@@ -266,6 +276,7 @@ impl Run<'_> {
         let (pdf, pages) = if plan.is_roll() {
             self.print_roll(plan, has_page_rules, date).await?
         } else {
+            self.check_height(html, &plan, has_page_rules).await?;
             let reply = self.print(&plan, 0.0).await?;
             finish(reply, &request.options, plan.exact_size(), date, None).await?
         };
@@ -410,6 +421,10 @@ impl Run<'_> {
             .generate_document_outline(options.outline);
         if !options.pages.is_empty() {
             params = params.page_ranges(&options.pages);
+        } else if !plan.is_roll()
+            && let Some(range) = self.limits.page_range()
+        {
+            params = params.page_ranges(range);
         }
         if options.header.is_some() || options.footer.is_some() {
             // Without a template Chromium prints one of its own.
