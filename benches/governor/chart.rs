@@ -105,7 +105,7 @@ fn panel(svg: &mut String, run: &Run, top: f64, seconds: f64) {
     let granted: Vec<_> =
         points.iter().filter_map(|p| Some((p.at, p.granted? as f64 / MIB))).collect();
     if !granted.is_empty() {
-        let capped = granted.into_iter().map(|(at, mib)| (at, mib.min(scale.most)));
+        let capped = granted.into_iter().map(|(at, mib)| (at, mib.min(limit)));
         put(svg, &format!("<path class=\"l\" d=\"M{}\"/>", line(&scale, capped)));
     }
     let mut before = 0;
