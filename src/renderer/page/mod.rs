@@ -220,7 +220,9 @@ impl Run<'_> {
             failed = server.serve(deadline) => Err(failed),
             failed = watched => Err(failed),
         };
-        if result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
+        // A page with scripts serves nobody else, and may hang in a dialog by now that
+        // nobody dismisses any more.
+        if !scripts && result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
             fetch::close(&session, deadline).await.map_err(|error| self.failed(&error))?;
         }
         let loaded = self.loaded.take();
