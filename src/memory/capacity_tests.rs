@@ -1,3 +1,5 @@
+//! What is promised of a machine stays within it, and more of it is never worse.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -70,7 +70,6 @@ impl Queue {
     pub async fn keep_verdict(&self, line: &str) -> Result<(), QueueError> {
         let key = self.inner.keys.verdicts();
         let mut add = ::redis::pipe();
-        add.atomic();
         add.cmd("LPUSH").arg(&key).arg(line).ignore();
         add.cmd("LTRIM").arg(&key).arg(0).arg(VERDICTS - 1).ignore();
         add.cmd("PEXPIRE").arg(&key).arg(millis(PREDICTIONS_TTL)).ignore();

@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, pidfd_open, prlimit, setpriority_process,
+    Pid, PidfdFlags, Resource, Rlimit, getpriority_process, pidfd_open, prlimit,
+    setpriority_process,
 };
 use serde::Deserialize;
 use tokio::io::unix::AsyncFd;
@@ -90,8 +91,10 @@ pub(super) fn apply(pid: u32, containment: Containment) -> Result<OwnedFd, Launc
         .map_err(failed("a handle on its process"))?;
     let score = containment.oom_score_adj.to_string();
     std::fs::write(format!("/proc/{pid}/oom_score_adj"), score).map_err(failed("oom_score_adj"))?;
-    setpriority_process(raw, containment.nice)
-        .map_err(|e| failed("its niceness (renderer.nice)")(e.into()))?;
+    // Never before the worker itself: who started it nicely meant all of it, and an
+    // ordinary user may not go back.
+    let nice = containment.nice.max(getpriority_process(None).unwrap_or(containment.nice));
+    setpriority_process(raw, nice).map_err(|e| failed("its niceness (renderer.nice)")(e.into()))?;
     // A core dump would hold documents.
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     prlimit(raw, Resource::Core, none).map_err(|e| failed("its core limit")(e.into()))?;

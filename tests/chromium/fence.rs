@@ -114,7 +114,7 @@ async fn a_full_fence_costs_one_renderer_and_its_job() {
     let before = browser.pid();
     let quiet: Vec<u32> = renderers(&browser);
     // About 1 GB.
-    let heavy = page(&format!("<table>{}</table>", "<tr><td>Tea<td>1<td>2.00".repeat(60_000)));
+    let heavy = page(&format!("<table>{}</table>", "<tr><td>Tea<td>1<td>2.00".repeat(49_000)));
     match &fences {
         Ok(fences) => {
             let failure = pool.render(numbered("heavy", &heavy)).await.unwrap_err();

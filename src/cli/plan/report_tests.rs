@@ -1,3 +1,5 @@
+//! What is printed of a plan, and what it is reckoned from.
+
 use super::*;
 use crate::memory::capacity::{Needs, Sample};
 
