@@ -22,6 +22,10 @@ use super::share::{OWED_FOR, Said, Share, ShareError};
 use super::terms::{Admitted, ContextId, Elsewhere, JobId, Kill, Left, Request, Wait};
 use super::verdicts::Verdicts;
 
+/// An idle context rests, and is trimmed where it is fat, after this.
+const RESTS: Duration = Duration::from_millis(500);
+/// From here on it is trimmed at once, in bytes.
+const VERY_FAT: u64 = 2 * FAT;
 /// A ticket that was given up before its context was opened is remembered so long.
 const ABANDONED: Duration = Duration::from_secs(10);
 
@@ -61,6 +65,8 @@ pub(super) struct Held {
     pub(super) used: u64,
     /// Whether its garbage was collected since its last job.
     pub(super) trimmed: bool,
+    /// When it was last taken or given back.
+    pub(super) since: Duration,
     /// Grows with each use: the largest is the one that was used last.
     pub(super) turn: u64,
 }
@@ -177,7 +183,10 @@ impl State {
         }
         let used = before.map_or(0, |(_, used)| used);
         let state = Use::Busy(id);
-        let held = Held { tenant: Arc::clone(tenant), pid, state, used, trimmed: false, turn };
+        let tenant = Arc::clone(tenant);
+        // Told when it is given back.
+        let since = Duration::MAX;
+        let held = Held { tenant, pid, state, used, trimmed: false, since, turn };
         self.contexts.insert(context, held);
         let job = self.jobs.get_mut(&id)?;
         job.context = Some(context);
@@ -200,6 +209,7 @@ impl State {
         if let Some(held) = self.contexts.get_mut(&context) {
             held.used = seen.unwrap_or(held.used);
             held.state = if keep { Use::Idle { reserved: None } } else { Use::Closing(Some(id)) };
+            held.since = now;
         }
         let Some(job) = job.filter(|job| job.entered && !job.left) else {
             // Nobody asked for it: what it holds is known from now on.
@@ -340,12 +350,11 @@ impl State {
         }
     }
 
-    /// Idle contexts that a large document left large: they are trimmed at once, and not
-    /// only under pressure.
-    pub(super) fn fat_idle(&mut self) -> Vec<Deed> {
-        let idle = Use::Idle { reserved: None };
-        let fat = self.contexts.iter_mut();
-        let fat = fat.filter(|(_, held)| held.state == idle && held.used > FAT && !held.trimmed);
+    /// Idle contexts that documents left large: they are trimmed without pressure too.
+    /// One that is used again and again is left alone, since its next job would wait
+    /// for the collection; its engine collects by itself.
+    pub(super) fn fat_idle(&mut self, now: Duration) -> Vec<Deed> {
+        let fat = self.contexts.iter_mut().filter(|(_, held)| held.is_to_be_trimmed(now));
         fat.map(|(context, held)| {
             held.trimmed = true;
             Deed::Trim(*context)
@@ -403,6 +412,11 @@ impl Job {
 }
 
 impl Held {
+    pub(super) fn is_to_be_trimmed(&self, now: Duration) -> bool {
+        let rests = now.saturating_sub(self.since) >= RESTS || self.used > VERY_FAT;
+        self.state == Use::Idle { reserved: None } && self.used > FAT && rests && !self.trimmed
+    }
+
     pub(super) fn footprint(&self) -> Footprint {
         Footprint {
             tenant: self.tenant.to_string(),

@@ -296,3 +296,25 @@ impl Live {
         });
     }
 }
+
+#[test]
+fn a_fat_context_is_trimmed_once_it_rests_and_a_very_fat_one_at_once() {
+    let left = Duration::from_secs(9);
+    let held = |mib, state, trimmed| Held {
+        tenant: "acme".into(),
+        pid: Some(PID),
+        state,
+        used: mib * MIB,
+        trimmed,
+        since: left,
+        turn: 1,
+    };
+    let idle = Use::Idle { reserved: None };
+    let after = |held: Held, ms| held.is_to_be_trimmed(left + Duration::from_millis(ms));
+    assert!(!after(held(120, idle, false), 100), "its next job would wait for it");
+    assert!(after(held(120, idle, false), 500));
+    assert!(after(held(300, idle, false), 0));
+    assert!(!after(held(300, idle, true), 500), "once is enough");
+    assert!(!after(held(300, Use::Busy(JobId(1)), false), 500));
+    assert!(!after(held(80, idle, false), 9_000));
+}

@@ -158,7 +158,7 @@ impl Eyes {
                     state.sweep();
                 }
                 let mut deeds = state.plan(&orders);
-                deeds.extend(state.fat_idle());
+                deeds.extend(state.fat_idle(at));
                 drop(state);
                 live.perform(&deeds);
                 live.tell();
