@@ -4,7 +4,8 @@
 //! claimed ─▶ document in hand, or read and checked again ─▶ its tenant's assets ─▶ render ─▶ verdict
 //! ```
 //!
-//! Each step can end it: the document is gone (`body_lost`), somebody cancelled
+//! Each step can end it: the document is gone (`body_lost`), Redis does not give it or
+//! the assets (`redis_unavailable`), somebody cancelled
 //! it (`cancelled`), its memory never comes or is not enough (see
 //! [`super::admission`]), the deadline has passed (`expired`), a worker or browser
 //! died while it ran alone (`poison`), the render failed (see
