@@ -176,7 +176,8 @@ impl Queue {
     /// # Errors
     /// Where Redis is away, or they change all the time.
     pub async fn stock(&self, tenant: &str) -> Result<Stock, QueueError> {
-        type Contents = HashMap<String, Vec<u8>>;
+        type Version = Option<String>;
+        type Read = (Version, Vec<(String, String)>, HashMap<String, Vec<u8>>, Version);
         let keys = self.keys();
         for _ in 0..LOOKS {
             let mut read = pipe();
@@ -184,12 +185,8 @@ impl Queue {
             read.cmd("HGETALL").arg(keys.assets(tenant));
             read.cmd("HGETALL").arg(keys.asset(tenant));
             read.cmd("HGET").arg(keys.tenant(tenant)).arg("assets");
-            let (before, lines, contents, after): (
-                Option<String>,
-                Vec<(String, String)>,
-                Contents,
-                Option<String>,
-            ) = read.query_async(&mut self.documents()).await?;
+            let (before, lines, contents, after): Read =
+                read.query_async(&mut self.documents()).await?;
             if before == after {
                 return Ok(stock(tenant, before.unwrap_or_default(), lines, contents));
             }
