@@ -270,7 +270,9 @@ async fn spawn(launcher: &Launcher, config: &BrowserConfig) -> Result<Start, Lau
     let looking = config.jail.clone();
     let host = tokio::task::spawn_blocking(move || Host::probe(&looking)).await;
     let host = host.map_err(|error| prepare("the jail")(std::io::Error::other(error)))?;
-    let line = jail::command_line(&config.jail, &host, &engine.path, flags(options), &home);
+    // The jail shows the engine's own directory: a link to it leads nowhere there.
+    let program = std::fs::canonicalize(&engine.path).map_err(prepare("the engine"))?;
+    let line = jail::command_line(&config.jail, &host, &program, flags(options), &home);
     let pipe =
         || pipe_with(PipeFlags::CLOEXEC).map_err(|e| prepare("pipes")(std::io::Error::from(e)));
     let (commands_in, commands) = pipe()?;
@@ -298,7 +300,7 @@ async fn spawn(launcher: &Launcher, config: &BrowserConfig) -> Result<Start, Lau
         SpawnRequest { program: line.program, args: line.args, env: line.env, fds, group: true };
     let child = Arc::new(launcher.spawn(request).await?);
     let mut shown = host.shown;
-    shown.extend(engine.path.parent().map(Path::to_owned));
+    shown.extend(program.parent().map(Path::to_owned));
     let gate = Gate { pipe: gate, child: Arc::clone(&child), open: false };
     let gone = CancellationToken::new();
     let leaving = gone.clone().drop_guard();
@@ -351,7 +353,10 @@ impl Start {
         let browser = Browser { inner: Arc::new(inner) };
         if jailed {
             verify::jail(Path::new("/proc"), verify::chromium(&browser)?, &self.shown)?;
-            verify::document(&browser, config.launch_timeout).await??;
+            if !config.seen.is(browser.product()) {
+                verify::document(&browser, config.launch_timeout).await??;
+                config.seen.set(browser.product());
+            }
         }
         Ok(browser)
     }

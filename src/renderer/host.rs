@@ -7,6 +7,7 @@
 //! there. Font directories are those that fontconfig's configuration names, and
 //! where links in them lead to.
 
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -78,23 +79,26 @@ impl Host {
     }
 
     fn show_libraries(&mut self, root: &Path) {
-        let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
         for lib in ["/usr/lib", "/lib"] {
             if self.is_link(lib) {
                 continue;
             }
-            let own = Path::new(lib).join(&triplet);
-            if !at(root, &own).is_dir() {
+            let entries = std::fs::read_dir(at(root, Path::new(lib))).into_iter().flatten();
+            let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+            names.sort();
+            let is_libraries = |name: &&OsString| {
+                let path = at(root, Path::new(lib)).join(name);
+                name.to_string_lossy().contains("-linux-gnu") && path.is_dir()
+            };
+            let is_loader = |name: &&OsString| name.to_string_lossy().starts_with("ld-linux");
+            let of_architecture: Vec<_> = names.iter().filter(is_libraries).collect();
+            if of_architecture.is_empty() {
                 self.show(root, lib.into());
                 continue;
             }
-            self.show(root, own);
             // The loader stands beside it on some architectures.
-            let entries = std::fs::read_dir(at(root, Path::new(lib))).into_iter().flatten();
-            for name in entries.flatten().map(|entry| entry.file_name()) {
-                if name.to_str().is_some_and(|name| name.starts_with("ld-linux")) {
-                    self.show(root, Path::new(lib).join(name));
-                }
+            for name in of_architecture.into_iter().chain(names.iter().filter(is_loader)) {
+                self.show(root, Path::new(lib).join(name));
             }
         }
         for lib in ["/usr/lib64", "/lib64"] {
@@ -221,7 +225,7 @@ mod tests {
     fn debian_shows_its_libraries_and_no_program() {
         let dir = tempfile::tempdir().unwrap();
         let root = std::fs::canonicalize(dir.path()).unwrap();
-        let libs = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+        let libs = "/usr/lib/x86_64-linux-gnu";
         make(
             &root,
             &[
@@ -252,7 +256,7 @@ mod tests {
         assert_eq!(
             shown(&root),
             [
-                libs.as_str(),
+                libs,
                 "/usr/lib/ld-linux-x.so.1",
                 "/usr/lib64",
                 "/etc/fonts",

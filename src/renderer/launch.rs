@@ -10,7 +10,7 @@ use super::fence::Fences;
 use super::jail::{self, Jail, JailError};
 use super::launcher::{Child, SpawnError};
 use super::supervisor::{EXIT_GRACE, KILL_PATIENCE};
-use super::verify::Exposure;
+use super::verify::{Exposure, Seen};
 
 /// What `oom_score_adj` should be at most: Chromium itself gives renderers 300 at
 /// first, and they must be found before the browser that holds everyone's pages.
@@ -35,6 +35,8 @@ pub struct BrowserConfig {
     pub close_timeout: Duration,
     /// Where profile directories are made, if there is no jail.
     pub profile_root: PathBuf,
+    /// Which engine was seen to be locked in; share it between launches.
+    pub seen: Seen,
 }
 
 impl BrowserConfig {
@@ -50,6 +52,7 @@ impl BrowserConfig {
             launch_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(2),
             profile_root: PathBuf::from("/tmp"),
+            seen: Seen::default(),
         }
     }
 }

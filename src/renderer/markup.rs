@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use super::tags;
+
 /// Directives that leave nothing behind for the next document.
 const HARMLESS: [&[u8]; 3] = [b"content-type", b"content-language", b"x-ua-compatible"];
 /// The attribute, and a name of the same length that means nothing.
@@ -25,9 +27,6 @@ const LOADS: [&[u8]; 12] = [
     b"<video",
     b"<input",
 ];
-
-/// How much of what follows a tag counts as part of it.
-const LOOKED_BEYOND: usize = 64;
 
 /// Takes away what a `<meta http-equiv>` would do beyond its own document.
 ///
@@ -131,9 +130,7 @@ pub(crate) fn leaves_traces(html: &str) -> bool {
         TRACES.iter().any(|(tag, marks)| {
             starts_with(bytes, at, tag) && {
                 let rest = &bytes[at..];
-                let end = rest.iter().position(|byte| *byte == b'>').unwrap_or(rest.len());
-                // A `>` in quotes ends it too early for us; then look a bit further.
-                let end = rest.len().min(end + LOOKED_BEYOND);
+                let end = 1 + tags::tag_end(&rest[1..]).0;
                 marks.iter().any(|mark| positions(&rest[..end], mark).next().is_some())
             }
         })
@@ -200,7 +197,7 @@ mod tests {
         for html in [
             "<BODY text=red LINK=lime>",
             "<style title=a>p{}</style>",
-            "<link rel=stylesheet data-x='>' Title=a href=x>",
+            "<link rel=stylesheet media='>' Title=a href=x>",
             "<meta name=color-scheme content=dark>",
             "<meta name='&#99;olor-scheme' content=dark>",
             "<meta name=color-scheme",

@@ -142,7 +142,7 @@ fn end_implied(open: &mut Vec<Name>, name: Name) {
 }
 
 /// The length of a tag to behind its `>`, and whether it ends itself.
-fn tag_end(tag: &[u8]) -> (usize, bool) {
+pub(super) fn tag_end(tag: &[u8]) -> (usize, bool) {
     let mut quote = None;
     let mut before = 0;
     for (at, byte) in tag.iter().enumerate() {

@@ -7,7 +7,6 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::LazyLock;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::{Value, json};
@@ -20,11 +19,11 @@ use tillroll::renderer::processes::Kind;
 use crate::support::{self, PATIENCE};
 
 /// A secret that anybody on this machine may read.
-static CANARY: LazyLock<tempfile::NamedTempFile> = LazyLock::new(|| {
+fn canary() -> tempfile::NamedTempFile {
     let file = tempfile::Builder::new().prefix("tillroll-canary").tempfile_in("/tmp").unwrap();
     std::fs::write(file.path(), "canary-77b2").unwrap();
     file
-});
+}
 
 /// Asks everything with what a shell has built in; `name=value` on stderr.
 const PROBE: &str = r#"
@@ -61,13 +60,13 @@ say done yes
 async fn answers(jail: &Jail) -> BTreeMap<String, Vec<String>> {
     // In the jail, only the engine's directory is there beside libraries and
     // fonts: so a shell stands in for the engine.
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, canary) = (tempfile::tempdir().unwrap(), canary());
     let probe = dir.path().join("probe");
     std::fs::copy("/bin/sh", &probe).unwrap();
     let flags = ["-c", PROBE].map(Into::into).to_vec();
     let host = Host::probe(jail);
     let mut line = jail::command_line(jail, &host, &probe, flags, Path::new("/tmp"));
-    line.env.push(("CANARY".into(), CANARY.path().into()));
+    line.env.push(("CANARY".into(), canary.path().into()));
     line.env.push(("HOST_PID".into(), std::process::id().to_string().into()));
     let pipe = || pipe_with(PipeFlags::CLOEXEC).unwrap();
     let ((gate_in, gate), (_info, info_out)) = (pipe(), pipe());
@@ -178,7 +177,8 @@ async fn script(browser: &Browser) -> Value {
     let options = ContextOptions { frames: true, scripts: true };
     let context = browser.open_context(options, PATIENCE).await.unwrap();
     support::set(&context, "<!doctype html><title>x</title><p>x").await.unwrap();
-    let canary = json!(CANARY.path());
+    let canary_file = canary();
+    let canary = json!(canary_file.path());
     let expression = format!("{SCRIPT}({canary}, {})", listener.local_addr().unwrap().port());
     let ask = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
     let reply = context.session().call_raw("Runtime.evaluate", &ask, PATIENCE).await.unwrap();

@@ -16,7 +16,7 @@ use crate::support::PATIENCE;
 
 /// A document that takes far longer than it takes to look at its processes.
 fn heavy() -> String {
-    page(&format!("<table>{}</table>", "<tr><td>Tea<td>1<td>2.00".repeat(60_000)))
+    page(&format!("<table>{}</table>", "<tr><td>Tea<td>1<td>2.00".repeat(45_000)))
 }
 
 fn signal(pid: u32, signal: Signal) {

@@ -116,7 +116,7 @@ async fn a_job_is_killed_by_its_number_and_no_other() {
     let pool = Arc::new(pool().await);
     let ears = Ears::at(&pool);
     let runs = Arc::clone(&pool);
-    let job = tokio::spawn(async move { runs.render(numbered(7, &table(60_000))).await });
+    let job = tokio::spawn(async move { runs.render(numbered(7, &table(45_000))).await });
     let entered = |all: &Vec<Told>| all.iter().any(|told| matches!(told, Told::Entered(7, ..)));
     timeout(PATIENCE, ears.told.subscribe().wait_for(entered)).await.unwrap().unwrap();
     let (context, _) = ears.place(7);

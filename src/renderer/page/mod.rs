@@ -74,8 +74,6 @@ pub struct Page {
     viewport: (u32, u32),
     media: Option<Media>,
     spent: bool,
-    /// Whether the browser draws frames by itself.
-    drawn: bool,
     /// How much time scripts see pass.
     script_time: Duration,
     /// Where the page went; it is to stay.
@@ -127,7 +125,6 @@ impl Page {
             viewport: (0, 0),
             media: None,
             spent: false,
-            drawn: context.options().frames,
             script_time,
             strays: context.session().events("Page.frameNavigated"),
         }
@@ -220,8 +217,7 @@ impl Run<'_> {
         let in_sheets = self.sheets.values().any(|css| markup::has_page_rules(css));
         let has_page_rules = in_sheets || markup::has_page_rules(html);
         let scripts = self.options.script.is_some();
-        let head = if scripts { script::head(self.page.drawn) } else { String::new() };
-        let html = shelf.with_base(html, &head);
+        let html = shelf.with_base(html, if scripts { script::HEAD } else { "" });
         let mut guard = scripts.then(|| guard::Guard::of(&session, &self.page.frame));
         let watched = async {
             match &mut guard {
@@ -234,7 +230,9 @@ impl Run<'_> {
             failed = server.serve(deadline) => Err(failed),
             failed = watched => Err(failed),
         };
-        if result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
+        // A page with scripts serves nobody else, and may hang in a dialog by now that
+        // nobody dismisses any more.
+        if !scripts && result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
             fetch::close(&session, deadline).await.map_err(|error| self.failed(&error))?;
         }
         let loaded = self.loaded.take();
@@ -265,7 +263,7 @@ impl Run<'_> {
         let content = SetContent { frame_id: &self.page.frame.clone(), html };
         if let Some(script) = &self.options.script {
             self.play(&content, script, request.options.info.date.unwrap_or(request.date)).await?;
-            self.note_script_errors().await?;
+            self.end_of_play().await?;
         } else {
             self.raw("Page.setDocumentContent", &content).await?;
         }
