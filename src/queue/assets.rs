@@ -11,6 +11,7 @@
 //! whose content is not what its entry says is left out, and said.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use ::redis::{cmd, pipe};
 use sha2::{Digest as _, Sha256};
@@ -29,7 +30,9 @@ pub const MOST_ASSETS: usize = 1000;
 pub const MOST_TENANT_BYTES: usize = 32 << 20;
 
 /// How often assets that change under our hands are read again.
-const LOOKS: u32 = 5;
+const LOOKS: u32 = 6;
+/// What is waited before the second look; it doubles. Whoever stores many does so at one go.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// An asset as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -179,7 +182,10 @@ impl Queue {
         type Version = Option<String>;
         type Read = (Version, Vec<(String, String)>, HashMap<String, Vec<u8>>, Version);
         let keys = self.keys();
-        for _ in 0..LOOKS {
+        for look in 0..LOOKS {
+            if look > 0 {
+                tokio::time::sleep(PAUSE * 2_u32.pow(look - 1)).await;
+            }
             let mut read = pipe();
             read.cmd("HGET").arg(keys.tenant(tenant)).arg("assets");
             read.cmd("HGETALL").arg(keys.assets(tenant));

@@ -286,3 +286,37 @@ async fn a_full_redis_takes_no_assets_and_loses_none() {
     queue.remove_assets("acme", &["a.png".to_owned()]).await.unwrap();
     rig.assert_consistent().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_while_it_changes_belongs_together() {
+    let rig = Rig::new();
+    let queue = rig.queue("operator").await;
+    let reader = rig.queue("w1").await;
+    put(&queue, "acme", "a.png", "first").await;
+    let (stop, stopped) = watch::channel(false);
+    let writing = tokio::spawn(async move {
+        let mut puts = 0_u32;
+        while !*stopped.borrow() {
+            for name in ["a.png", "b.png"] {
+                put(&queue, "acme", name, &format!("{puts}").repeat(5000)).await;
+                puts += 1;
+            }
+        }
+        puts
+    });
+    let mut versions = std::collections::BTreeSet::new();
+    while versions.len() < 20 {
+        // One that changed at each look says so, and is asked again.
+        let Ok(stock) = reader.stock("acme").await else { continue };
+        assert_eq!(stock.damaged, Vec::<String>::new());
+        for asset in &stock.assets {
+            let text = String::from_utf8(asset.bytes.to_vec()).unwrap();
+            let unit = &text[..text.len() / 5000.min(text.len())];
+            assert!(text == "first" || unit.repeat(5000) == text, "{}", asset.name);
+        }
+        versions.insert(stock.version);
+    }
+    stop.send(true).unwrap();
+    assert!(writing.await.unwrap() >= 20);
+    rig.assert_consistent().await;
+}
