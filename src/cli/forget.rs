@@ -70,7 +70,7 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
         )
     } else if done.kept {
         (
-            "a job of it came meanwhile, so its settings and counters stay".to_owned(),
+            "a job of it came meanwhile, so its settings, assets and counters stay".to_owned(),
             "stop pushing for it, and run this again; if that does not help, `tillroll queue fsck --repair` \
              puts its counters right",
         )
@@ -113,7 +113,7 @@ fn confirm(whom: &Forget, queue: &str) -> Result<(), Failure> {
         return refused("nobody can be asked: there is no terminal", "add --yes");
     }
     let question = format!(
-        "Erase all that the queue {queue} holds of {}: documents, PDFs, records? Jobs that wait or run \
+        "Erase all that the queue {queue} holds of {}: documents, PDFs, records, assets? Jobs that wait or run \
          are cancelled. There is no way back. [y/N] ",
         called(whom)
     );
@@ -126,7 +126,7 @@ fn confirm(whom: &Forget, queue: &str) -> Result<(), Failure> {
 
 fn text(whom: &Forget, done: &Forgotten) -> String {
     let mut text = format!(
-        "{}: erased {} ({} cancelled), {}, {}, {}, {} on lists, {}\n",
+        "{}: erased {} ({} cancelled), {}, {}, {}, {} on lists, {}, {}\n",
         called(whom),
         counted(done.jobs, "job"),
         done.cancelled,
@@ -135,6 +135,7 @@ fn text(whom: &Forget, done: &Forgotten) -> String {
         counted(done.dead, "dead letter"),
         counted(done.lines, "line"),
         counted(done.events, "event"),
+        counted(done.assets, "asset"),
     );
     if done.unread > 0 {
         text.push_str(&format!(

@@ -5,6 +5,7 @@
 //! and for the one error; nothing else in the crate prints, reads the environment
 //! or knows exit codes.
 
+pub mod asset;
 mod assets;
 mod backend;
 pub mod config;
@@ -106,6 +107,8 @@ pub enum Verb {
     Queue(queue::Args),
     /// Show the tenants, change what each may take, forget one
     Tenant(tenant::Args),
+    /// Store logos, fonts and style sheets of a tenant for all its jobs
+    Asset(asset::Args),
     /// Change how many documents the workers render at once
     Scale(scale::Args),
     /// Render sample receipts through the queue; `make demo` calls it
@@ -155,6 +158,7 @@ impl Verb {
             Self::Dead(args) => dead::run(args, session),
             Self::Queue(args) => queue::run(args, session),
             Self::Tenant(args) => tenant::run(args, session),
+            Self::Asset(args) => asset::run(args, session),
             Self::Scale(args) => scale::run(args, session),
             Self::Demo(args) => demo::run(args, session),
             Self::Doctor => doctor::run(session),

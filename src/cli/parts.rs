@@ -44,6 +44,9 @@ pub(super) fn queue_config(session: &Session, redis: Address, id: &str) -> Queue
             tenant_jobs: config.limits.tenant_jobs.0,
             tenant_bytes: config.limits.tenant_bytes.bytes().unwrap_or(0),
             tenant_running: config.limits.tenant_running.0,
+            asset_bytes: config.limits.asset_bytes.bytes().unwrap_or(0),
+            tenant_assets: config.limits.tenant_assets.0,
+            tenant_asset_bytes: config.limits.tenant_asset_bytes.bytes().unwrap_or(0),
         },
         fenced: fenced(),
     }

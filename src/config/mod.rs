@@ -135,6 +135,12 @@ keys! {
         tenant_bytes: ByteLimit;
         /// Jobs of one tenant that run at once.
         tenant_running: Count;
+        /// One asset of a tenant.
+        asset_bytes: ByteLimit;
+        /// Assets of one tenant.
+        tenant_assets: Count;
+        /// One tenant's assets together.
+        tenant_asset_bytes: ByteLimit;
     }
     /// The worker.
     worker: Worker {

@@ -58,6 +58,12 @@ pub fn media_type_of(name: &str) -> Option<&'static str> {
     TYPES.iter().find(|(known, _)| ending.eq_ignore_ascii_case(known)).map(|(_, media)| *media)
 }
 
+/// The media type called `text`, where it is served.
+#[must_use]
+pub fn known_type(text: &str) -> Option<&'static str> {
+    TYPES.iter().find(|(_, media)| text.eq_ignore_ascii_case(media)).map(|(_, media)| *media)
+}
+
 /// Whether `name` is a relative path of plain names: characters of
 /// `A-Z a-z 0-9 . _ - /`, no empty part, no `.` and no `..`.
 #[must_use]
@@ -179,8 +185,7 @@ fn media_type(fields: &Fields<'_>, name: &str) -> Result<&'static str, Problem> 
         });
     };
     let bare = text.split(';').next().unwrap_or_default().trim();
-    let found = TYPES.iter().find(|(_, media)| bare.eq_ignore_ascii_case(media));
-    found.map(|(_, media)| *media).ok_or_else(|| Problem {
+    known_type(bare).ok_or_else(|| Problem {
         code: "asset_type",
         ..fields.invalid("type", &Value::from(text.as_str()), "is not served", &known())
     })

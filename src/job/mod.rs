@@ -7,6 +7,8 @@
 //! * [`wire`]: the framing (header line, document) and the header's fields.
 //! * [`assets`]: images, fonts and style sheets that come with the document.
 //! * [`image`]: how many pixels an image has, from its header.
+//! * [`shared`]: which of its tenant's assets a job gets; [`sniff`]: what a file is, by its
+//!   content and its name.
 //! * [`options`]: the print options of the header's `options` object.
 //! * [`script`]: whether a document's scripts run; [`rules`]: what operators decide.
 //! * [`length`]: lengths with units, paper sizes, margins.
@@ -21,6 +23,8 @@ pub mod options;
 pub mod reply;
 pub mod rules;
 pub mod script;
+pub mod shared;
+pub mod sniff;
 pub mod wire;
 
 use std::fmt;

@@ -96,9 +96,11 @@ pub struct Forgotten {
     pub lines: u64,
     /// Events.
     pub events: u64,
+    /// Assets of the tenant.
+    pub assets: u64,
     /// Jobs that still ran when their lease should have been over: ask again.
     pub running: Vec<String>,
-    /// Whether the tenant itself stays, settings and counters: a job of it lives.
+    /// Whether the tenant itself stays, settings, assets and counters: a job of it lives.
     pub kept: bool,
     /// Elements of anybody that no worker has read yet: in the inboxes and stages.
     pub unread: u64,
@@ -139,7 +141,9 @@ impl Queue {
         done.lines = self.erase_lines(whom).await?;
         done.events = self.erase_events(whom).await?;
         match whom {
-            Forget::Tenant(tenant) => done.kept = !self.erase_tenant(tenant).await?,
+            Forget::Tenant(tenant) => {
+                (done.kept, done.assets) = self.erase_tenant(tenant).await?;
+            }
             // Once more by itself: its ready list is searched then, whatever else is left of it.
             Forget::Job(name) => {
                 self.erase(&[name.to_string()], &mut done).await?;
@@ -273,16 +277,17 @@ impl Queue {
         Ok(alive)
     }
 
-    /// False where a job of it lives (it came meanwhile, or still runs): its counters stay with it.
-    async fn erase_tenant(&self, tenant: &str) -> Result<bool, QueueError> {
+    /// Whether it is kept because a job of it lives (it came meanwhile, or still runs),
+    /// and how many assets went.
+    async fn erase_tenant(&self, tenant: &str) -> Result<(bool, u64), QueueError> {
         let Inner { keys, scripts, .. } = &*self.inner;
-        let erased: u8 = scripts
+        let (erased, assets): (u8, u64) = scripts
             .erase_tenant
             .arg(keys.prefix())
             .arg(tenant)
             .invoke(&mut self.commands())
             .await?;
-        Ok(erased == 1)
+        Ok((erased == 0, assets))
     }
 
     /// Lines on the lists of consumers, and of elements whose reply found no place.

@@ -153,6 +153,19 @@ impl Keys {
         self.of("tenant", tenant)
     }
 
+    /// A tenant's assets: name → type, bytes, digest, time (hash). Their version is the
+    /// field `assets` of [`Self::tenant`].
+    #[must_use]
+    pub fn assets(&self, tenant: &str) -> String {
+        self.of("assets", tenant)
+    }
+
+    /// What is in them: name → content (hash).
+    #[must_use]
+    pub fn asset(&self, tenant: &str) -> String {
+        self.of("asset", tenant)
+    }
+
     /// A tenant's counters (hash).
     #[must_use]
     pub fn used_by(&self, tenant: &str) -> String {

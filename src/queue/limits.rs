@@ -23,13 +23,19 @@ pub struct Limits {
     pub tenant_bytes: u64,
     /// Jobs of one tenant that run at once.
     pub tenant_running: u64,
+    /// Bytes of one asset of a tenant.
+    pub asset_bytes: u64,
+    /// Assets of one tenant.
+    pub tenant_assets: u64,
+    /// Bytes of one tenant's assets together.
+    pub tenant_asset_bytes: u64,
 }
 
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
 /// The names of the limits, in the order of [`Limits::fields`].
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 11] = [
     "jobs",
     "bytes",
     "held",
@@ -38,6 +44,9 @@ pub const NAMES: [&str; 8] = [
     "tenant_jobs",
     "tenant_bytes",
     "tenant_running",
+    "asset_bytes",
+    "tenant_assets",
+    "tenant_asset_bytes",
 ];
 
 impl Limits {
@@ -52,7 +61,7 @@ impl Limits {
 
     /// Name and value of each.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 8] {
+    pub fn fields(&self) -> [(&'static str, u64); 11] {
         let values = [
             self.jobs,
             self.bytes,
@@ -62,6 +71,9 @@ impl Limits {
             self.tenant_jobs,
             self.tenant_bytes,
             self.tenant_running,
+            self.asset_bytes,
+            self.tenant_assets,
+            self.tenant_asset_bytes,
         ];
         std::array::from_fn(|i| (NAMES[i], values[i]))
     }
@@ -86,6 +98,12 @@ pub struct LimitSettings {
     pub tenant_bytes: u64,
     /// See [`Limits::tenant_running`].
     pub tenant_running: u64,
+    /// See [`Limits::asset_bytes`].
+    pub asset_bytes: u64,
+    /// See [`Limits::tenant_assets`].
+    pub tenant_assets: u64,
+    /// See [`Limits::tenant_asset_bytes`].
+    pub tenant_asset_bytes: u64,
 }
 
 impl LimitSettings {
@@ -102,6 +120,9 @@ impl LimitSettings {
             tenant_jobs: self.tenant_jobs,
             tenant_bytes: self.tenant_bytes,
             tenant_running: self.tenant_running,
+            asset_bytes: self.asset_bytes,
+            tenant_assets: self.tenant_assets,
+            tenant_asset_bytes: self.tenant_asset_bytes,
         }
     }
 }

@@ -33,6 +33,7 @@
 //!
 //! Wake-ups are hints (the bells); a poll each second is the truth.
 
+pub mod assets;
 pub mod client;
 pub mod connect;
 pub mod dead;
@@ -146,6 +147,8 @@ pub struct Claimed {
     pub needs: Option<u64>,
     /// What an operator decided for its tenant.
     pub rules: Rules,
+    /// The version of its tenant's assets; `None`: it has none.
+    pub assets: Option<String>,
 }
 
 /// What is claimed next.

@@ -78,10 +78,13 @@ scripts! {
     sweep = "sweep" after [RING ENDING];
     erase = "erase" after [RING ENDING];
     erase_tenant = "erase_tenant" after [];
+    asset_put = "asset_put" after [];
+    asset_remove = "asset_remove" after [];
     fsck_names = "fsck/names" after [RING];
     fsck_requeue = "fsck/requeue" after [RING];
     fsck_orphan = "fsck/orphan" after [];
     fsck_tenants = "fsck/tenants" after [RING];
+    fsck_assets = "fsck/assets" after [];
     fsck_claims = "fsck/claims" after [];
     fsck_results = "fsck/results" after [];
     fsck_recount = "fsck/recount" after [RING];

@@ -442,6 +442,7 @@ fn read_claim(fields: &[String], token: &str) -> Option<Claimed> {
         needs,
         isolation,
         scripts,
+        assets,
     ] = fields
     else {
         return None;
@@ -463,6 +464,7 @@ fn read_claim(fields: &[String], token: &str) -> Option<Claimed> {
         uncounted: tries.parse().ok()?,
         needs: needs.parse().ok().filter(|needs| *needs > 0),
         rules: Rules::read(isolation, scripts),
+        assets: (!assets.is_empty()).then(|| assets.clone()),
     })
 }
 

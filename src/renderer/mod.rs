@@ -45,6 +45,7 @@ use time::OffsetDateTime;
 use crate::failure::Failure;
 pub use crate::job::reply::Warning;
 use crate::job::{Asset, RenderOptions, Rules};
+pub(crate) use markup::loads_anything;
 
 /// One document to render.
 #[derive(Debug, Clone)]

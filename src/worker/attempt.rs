@@ -1,10 +1,11 @@
 //! One attempt: from a claimed job to a verdict. Settling is the dispatcher's.
 //!
 //! ```text
-//! claimed ─▶ document in hand, or read and checked again ─▶ render ─▶ verdict
+//! claimed ─▶ document in hand, or read and checked again ─▶ its tenant's assets ─▶ render ─▶ verdict
 //! ```
 //!
-//! Each step can end it: the document is gone (`body_lost`), somebody cancelled
+//! Each step can end it: the document is gone (`body_lost`), Redis does not give it or
+//! the assets (`redis_unavailable`), somebody cancelled
 //! it (`cancelled`), its memory never comes or is not enough (see
 //! [`super::admission`]), the deadline has passed (`expired`), a worker or browser
 //! died while it ran alone (`poison`), the render failed (see
@@ -21,6 +22,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::event::{Halt, Tally, Verdict, Why};
+use super::stock::Shelves;
 use crate::failure::{BROWSER_DIED, Class, Failure};
 use crate::job::reply::{Place, ReplyError, Timings};
 use crate::job::{Job, Name, Output, Reply, Status};
@@ -45,6 +47,8 @@ pub(super) struct Attempt {
     pub(super) max_timeout: Duration,
     /// Who lets renders begin, where that goes by memory.
     pub(super) governor: Option<Live>,
+    /// Assets of tenants.
+    pub(super) shelves: Shelves,
 }
 
 impl Attempt {
@@ -59,6 +63,13 @@ impl Attempt {
         let job = match self.job(claimed, admitted).await {
             Ok(job) => job,
             Err(verdict) => return verdict,
+        };
+        let job = match self.shelves.stocked(&self.queue, claimed, job).await {
+            Ok(job) => job,
+            Err(error) => {
+                tracing::warn!(job = %claimed.lease.name(), error = %super::chain(&error), "the tenant's assets could not be read");
+                return self.unread(claimed, &unavailable("the tenant's assets"));
+            }
         };
         let attempt = self.attempt(claimed, &job, halt, started);
         match halt.token().run_until_cancelled(attempt).await {
@@ -115,13 +126,7 @@ impl Attempt {
             }
             Err(error) => {
                 tracing::warn!(job = %name, error = %super::chain(&error), "the document could not be read");
-                let failure = Failure::new(
-                    Class::Dependency,
-                    "redis_unavailable",
-                    "the document could not be read from Redis",
-                    "look at Redis and the network between; it is tried again",
-                );
-                return Err(self.unread(claimed, &failure));
+                return Err(self.unread(claimed, &unavailable("the document")));
             }
         };
         match crate::job::parse(&element, claimed.priority, || name.id().to_owned()) {
@@ -144,7 +149,7 @@ impl Attempt {
         }
     }
 
-    /// The document could not be read: tried again, later each time.
+    /// Something could not be read: tried again, later each time.
     fn unread(&self, claimed: &Claimed, failure: &Failure) -> Verdict {
         let delay = retry::backoff(claimed.uncounted.saturating_add(1), rand::random::<f64>());
         let past = Box::new(self.past(claimed, failure, Duration::ZERO, false));
@@ -356,6 +361,15 @@ impl Attempt {
             },
         }
     }
+}
+
+fn unavailable(what: &str) -> Failure {
+    Failure::new(
+        Class::Dependency,
+        "redis_unavailable",
+        format!("{what} could not be read from Redis"),
+        "look at Redis and the network between; it is tried again",
+    )
 }
 
 fn within_size(rendered: Rendered) -> Result<Rendered, Failure> {

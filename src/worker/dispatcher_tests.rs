@@ -54,6 +54,7 @@ pub(super) fn work(number: usize) -> Work {
             uncounted: 0,
             needs: None,
             rules: crate::job::Rules::default(),
+            assets: None,
         },
         job: None,
     }

@@ -20,6 +20,7 @@ pub mod event;
 mod relief;
 pub mod settings;
 pub mod snapshot;
+mod stock;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -83,6 +84,7 @@ impl Worker {
         let (room, room_seen) = watch::channel(Room::default());
         let effects = Effects {
             attempt: Attempt {
+                shelves: stock::Shelves::default(),
                 queue: self.queue.clone(),
                 renderer: Arc::clone(&self.renderer),
                 max_timeout: self.settings.max_timeout,

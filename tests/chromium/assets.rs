@@ -312,3 +312,40 @@ async fn failures_of_a_job_with_assets_harm_nobody() {
     assert!(dark(&printed) > 4000);
     pool.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenants_assets_are_in_its_next_document_and_in_no_other_tenants() {
+    let pool = pool().await;
+    let html = page("<link rel=stylesheet href=/css/house.css><p>Here <img src=logo.svg></p>");
+    let of_one = [
+        asset("css/house.css", "p{background:url(../img/bg.svg);margin:0;width:90px;height:90px}"),
+        asset("img/bg.svg", svg("black", 90)),
+        asset("logo.svg", svg("black", 50)),
+        asset("unused.svg", svg("black", 90)),
+    ];
+    let of_two = [asset("logo.svg", svg("black", 10))];
+    let mut shared = [Vec::new(), Vec::new(), Vec::new()];
+    tillroll::job::shared::share(&html, false, &mut shared[0], &of_one);
+    tillroll::job::shared::share(&html, false, &mut shared[1], &of_two);
+    assert_eq!(shared[0].len(), 3, "what it cannot ask for is left out");
+    let print_for = async |tenant: &str, assets: &[Asset]| {
+        Printed::of(pool.render(with(tenant, &html, none(), assets)).await.unwrap())
+    };
+    let mut first = None;
+    for round in 0..3 {
+        let one = print_for("one", &shared[0]).await;
+        assert_eq!(one.warnings(), Vec::<&str>::new(), "{}", messages(&one));
+        assert!(dark(&one) > 4000, "round {round}: {}", dark(&one));
+        let two = print_for("two", &shared[1]).await;
+        assert_eq!(two.warnings(), ["asset_missing"], "{}", messages(&two));
+        assert!(dark(&two) < 400, "round {round}: {}", dark(&two));
+        let three = print_for("three", &shared[2]).await;
+        assert!(dark(&three) < 300, "round {round}: {}", dark(&three));
+        // One that lost them between two documents does not keep them either.
+        let none_left = print_for("one", &[]).await;
+        assert!(none_left.rendered.pdf == three.rendered.pdf, "round {round}");
+        let pdf = one.rendered.pdf;
+        assert!(first.get_or_insert_with(|| pdf.clone()) == &pdf, "the same bytes each time");
+    }
+    pool.close().await;
+}

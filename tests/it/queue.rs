@@ -3,6 +3,7 @@
 //! scripted renderer.
 
 mod admission;
+mod assets;
 mod bells;
 mod breaker;
 mod cancel;

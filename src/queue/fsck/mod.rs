@@ -3,7 +3,7 @@
 //! back), and mends it.
 //!
 //! ```text
-//! types ─▶ keys (SCAN) ─▶ members of sets ─▶ lists ─▶ orphans ─▶ claims ─▶ tenants ─▶ results ─▶ counters ─▶ lost
+//! types ─▶ keys (SCAN) ─▶ members of sets ─▶ lists ─▶ orphans ─▶ claims ─▶ tenants ─▶ assets ─▶ results ─▶ counters ─▶ lost
 //! ```
 //!
 //! A job's record says what is true; lists, sets, claims, times to live and
@@ -116,6 +116,7 @@ impl Queue {
         fsck.documents().await?;
         fsck.claims().await?;
         fsck.rings().await?;
+        fsck.assets().await?;
         fsck.bells().await?;
         fsck.results().await?;
         fsck.counters().await?;
@@ -337,6 +338,22 @@ impl Fsck<'_> {
         for page in tenants.chunks(PAGE) {
             let mut call = scripts.fsck_tenants.call();
             call.arg(keys.prefix()).arg(self.flag());
+            for tenant in page {
+                call.arg(tenant);
+            }
+            let found: Vec<String> = call.invoke(&mut self.queue.commands()).await?;
+            self.note(&found)?;
+        }
+        Ok(())
+    }
+
+    /// Assets: entry, content and version belong together.
+    async fn assets(&mut self) -> Result<(), QueueError> {
+        let Inner { keys, scripts, .. } = &*self.queue.inner;
+        let tenants: Vec<String> = self.tenants.iter().cloned().collect();
+        for page in tenants.chunks(PAGE) {
+            let mut call = scripts.fsck_assets.call();
+            call.arg(keys.prefix()).arg(self.flag()).arg(super::assets::version());
             for tenant in page {
                 call.arg(tenant);
             }

@@ -89,6 +89,9 @@ kinds! {
     TenantUnlisted = "tenant_unlisted",
         "a tenant with jobs that the list of tenants does not have",
         "it is put there";
+    Asset = "asset",
+        "an asset of a tenant whose entry, content and version do not belong together",
+        "what lacks a half is removed: store it again with `tillroll asset put`";
     StageUnlisted = "stage_unlisted",
         "an element in the stage of a worker that is on no list, so that nobody would take over",
         "the worker is listed as silent: the next housekeeping takes over what it left";

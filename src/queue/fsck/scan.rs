@@ -80,7 +80,7 @@ impl Fsck<'_> {
             |right| typed.push((format!("{}{key}", self.queue.keys().prefix()), right));
         match kind {
             "job" | "doc" | "history" | "reply" | "pdf" | "result" => names.push(of.to_owned()),
-            "use" | "tenant" => {
+            "use" | "tenant" | "assets" | "asset" => {
                 of_type("hash");
                 self.tenants.insert(of.to_owned());
             }

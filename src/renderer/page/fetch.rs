@@ -227,8 +227,12 @@ impl Server<'_> {
     pub(super) fn warnings(&self) -> Vec<Warning> {
         let missing = self.missing.iter().take(NAMED).map(|path| Warning {
             code: "asset_missing",
-            message: format!("the document asks for {path}, and no asset of the job has that name"),
-            remedy: "send it with the job (`assets`), under the path that the document uses".into(),
+            message: format!(
+                "the document asks for {path}, and no asset of the job or its tenant has that name"
+            ),
+            remedy: "send it with the job (`assets`), or store it for the tenant (`tillroll asset put`), \
+                     under the path that the document uses"
+                .into(),
         });
         let refused = self.refused.iter().take(NAMED).map(|url| Warning {
             code: "request_refused",

@@ -1,6 +1,7 @@
 //! What operators do: stop jobs, look after dead letters, pause and drain the
 //! queue, set tenants and limits, scale workers. Text, JSON, exit codes, errors.
 
+mod assets;
 mod jobs;
 mod memory;
 mod restart;
@@ -219,6 +220,8 @@ fn every_verb_of_operators_needs_a_redis_and_says_how_to_name_it() {
         &["queue", "pause"],
         &["tenant", "ls"],
         &["scale", "2"],
+        &["asset", "ls"],
+        &["asset", "rm", "logo.png"],
         &["config", "get", "limits.jobs"],
         &["config", "set", "limits.jobs", "5"],
         &["config", "set", "log.level", "debug"],
@@ -234,7 +237,15 @@ fn completions_and_manual_pages_know_the_verbs() {
     let dir = tempfile::tempdir().unwrap();
     let man = dir.path().join("man");
     assert!(run(tillroll().arg("man").arg(&man)).status.success());
-    for verb in ["dead-retry", "queue-drain", "tenant-set", "scale", "config-set", "job-cancel"] {
+    for verb in [
+        "dead-retry",
+        "queue-drain",
+        "tenant-set",
+        "scale",
+        "config-set",
+        "job-cancel",
+        "asset-put",
+    ] {
         let page = std::fs::read_to_string(man.join(format!("tillroll-{verb}.1"))).unwrap();
         assert!(page.contains(".SH DESCRIPTION"), "{verb}: {page}");
     }

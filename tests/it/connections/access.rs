@@ -151,6 +151,8 @@ async fn a_producer_can_do_nothing_else() {
         &["LPUSH", &keys.stage(Interactive, "w1"), "x"],
         &["XREAD", "STREAMS", &keys.events(), "0"],
         &["SET", &keys.pdf(&name), "false"],
+        &["HSET", &keys.asset("acme"), "logo.png", "x"],
+        &["HGETALL", &keys.asset("acme")],
         &["LPUSH", "tillroll:{other}:in", "x"],
         &["GET", "session:1"],
         &["SELECT", "1"],
@@ -192,6 +194,7 @@ async fn a_worker_works_with_its_permissions() {
     let queue = Rig::queue_at(url.as_str(), "w2", PATIENCE).await;
     queue.housekeep(true).await.unwrap();
     queue.counts().await.unwrap();
+    queue.stock("acme").await.unwrap();
     queue.workers().await.unwrap();
     queue.control("w1", "{\"command\":\"scale\",\"slots\":1}").await.unwrap();
     let client = Client::new(url, "receipts", 1).unwrap();
@@ -295,9 +298,15 @@ async fn a_queue_is_checked_mended_and_emptied_with_these_permissions() {
     // What is not counted is measured: operators may do that.
     assert_eq!(rig.ask::<u64>(&["DEL", &keys.held()]).await, 1);
     run(&rig, command("operator"));
+    let logo = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/assets/logo.png");
     for arguments in [
         &["queue", "fsck", "--repair"][..],
         &["queue", "fsck"],
+        &["asset", "put", "--tenant", "acme", logo],
+        &["asset", "put", "--tenant", "zeta", logo],
+        &["asset", "ls"],
+        &["asset", "rm", "--tenant", "zeta", "logo.png"],
+        &["queue", "fsck", "--repair"],
         &["tenant", "forget", "acme", "--job", "r-3", "--yes"],
         &["tenant", "forget", "acme", "--yes"],
         &["queue", "fsck"],

@@ -104,6 +104,16 @@ impl Rig {
         check(seen.held_bytes == held, format!("{} bytes held, {held} listed", seen.held_bytes));
         uses.retain(|_, used| *used != (0, 0, 0));
         check(seen.uses == uses, format!("tenants use {:?}, counted {:?}", uses, seen.uses));
+        check(
+            seen.assets == seen.asset_contents,
+            format!("assets {:?}, contents {:?}", seen.assets, seen.asset_contents),
+        );
+        let versions = seen.settings.iter().filter(|(_, set)| set.contains_key("assets"));
+        let versions: BTreeSet<_> = versions.map(|(tenant, _)| tenant).collect();
+        check(
+            versions == seen.assets.keys().collect(),
+            format!("versions of {versions:?}, assets of {:?}", seen.assets.keys()),
+        );
         for key in seen.lasting_results {
             check(false, format!("{key} stays for ever"));
         }
@@ -152,6 +162,9 @@ struct Seen {
     held_bytes: i64,
     dead_bytes: i64,
     bell: usize,
+    /// Tenant → name and size of each asset: as listed, and as it is there.
+    assets: BTreeMap<String, BTreeMap<String, usize>>,
+    asset_contents: BTreeMap<String, BTreeMap<String, usize>>,
     /// Replies, results and the like without a time to live.
     lasting_results: Vec<String>,
     /// What should be gone once everything ended.
@@ -241,6 +254,18 @@ impl Seen {
                 "config" => seen.config = ask(&mut redis, &["HGETALL", &key]).await,
                 "tenant" => {
                     seen.settings.insert(of, ask(&mut redis, &["HGETALL", &key]).await);
+                }
+                "asset" => {
+                    let contents: BTreeMap<String, Vec<u8>> =
+                        ask(&mut redis, &["HGETALL", &key]).await;
+                    let sizes = contents.into_iter().map(|(name, bytes)| (name, bytes.len()));
+                    seen.asset_contents.insert(of, sizes.collect());
+                }
+                "assets" => {
+                    let lines: BTreeMap<String, String> = ask(&mut redis, &["HGETALL", &key]).await;
+                    let bytes = |line: &String| line.split(' ').nth(1).unwrap().parse().unwrap();
+                    let sizes = lines.iter().map(|(name, line)| (name.clone(), bytes(line)));
+                    seen.assets.insert(of, sizes.collect());
                 }
                 "tenants" | "broken" | "history" => {}
                 _ => panic!("{key} is no key of the contract"),

@@ -35,14 +35,14 @@ end
 
 -- What a claim says of a job; the last fields are whether somebody cancelled it, how
 -- many of its attempts failed without being counted, what memory it was seen to need,
--- and what an operator decided for its tenant.
+-- what an operator decided for its tenant, and the version of that tenant's assets ('': none).
 -- `deadline`: by when it has to begin, where its record does not say that any more.
 local function claimed(name, at, deadline)
   local f = call('HMGET', P .. 'job:' .. name, 'attempts', 'max', 'admitted', 'deadline', 'crashes', 'priority', 'cancel', 'tries', 'needs')
-  local rules = call('HMGET', P .. 'tenant:' .. tenant_of(name), 'isolation', 'scripts')
+  local of = call('HMGET', P .. 'tenant:' .. tenant_of(name), 'isolation', 'scripts', 'assets')
   return {
     name, f[1], f[2], f[3], deadline or f[4] or '0', f[5] or '0', f[6], tostring(at), f[7] or '0', f[8] or '0',
-    f[9] or '0', rules[1] or '', rules[2] or '',
+    f[9] or '0', of[1] or '', of[2] or '', of[3] or '',
   }
 end
 
