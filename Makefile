@@ -47,6 +47,16 @@ chaos: ## Eight minutes of kills, stops, cuts and wrong clocks; prints what was 
 	TILLROLL_CHAOS_SECONDS=$${TILLROLL_CHAOS_SECONDS:-300} \
 		$(CARGO) test $(LOCKED) --test chaos -- --nocapture --test-threads 1
 
+.PHONY: fuzz
+fuzz: ## A minute of fuzzing for each parser (FUZZ_SECONDS=60); needs cargo-fuzz and g++
+	@cargo fuzz --version >/dev/null 2>&1 || { echo 'first: cargo install cargo-fuzz'; exit 1; }
+	@# What is found new goes into a directory of its own; the corpus is kept small by hand.
+	cd fuzz && for target in $$($(CARGO) fuzz list --fuzz-dir .); do \
+		mkdir -p "target/found/$$target"; \
+		$(CARGO) fuzz run --sanitizer none --fuzz-dir . "$$target" "target/found/$$target" "corpus/$$target" \
+			-- -max_total_time=$${FUZZ_SECONDS:-60} -timeout=10 -print_final_stats=1; \
+	done
+
 .PHONY: build
 build: ## The release binary: target/release/tillroll
 	$(CARGO) build $(LOCKED) --release

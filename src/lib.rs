@@ -16,7 +16,10 @@
 //! [`failure`] and [`retry`] say what becomes of an attempt that went wrong.
 
 pub mod config;
+pub mod dumps;
 pub mod failure;
+#[cfg(test)]
+mod fuzzed;
 pub mod job;
 pub mod memory;
 pub mod metrics;

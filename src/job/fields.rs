@@ -267,8 +267,13 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The known name that is nearest to `name`, if one is near at all.
+/// The known name that is nearest to `name`, if one is near at all. The comparison
+/// takes time and memory with the product of both lengths, so a long name has none.
 fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    const LONGEST: usize = 64;
+    if name.len() > LONGEST {
+        return None;
+    }
     known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(&name.to_lowercase(), candidate), *candidate))

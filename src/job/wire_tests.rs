@@ -213,6 +213,18 @@ fn what_a_later_release_brings_is_refused_not_ignored() {
 }
 
 #[test]
+#[allow(clippy::disallowed_types, reason = "it is real time that must not be lost")]
+fn a_field_whose_name_is_a_mebibyte_costs_no_time() {
+    let name = "a".repeat(1_000_000);
+    let began = std::time::Instant::now();
+    let rejection = read(format!("{{\"html\":\"<p>\",\"{name}\":1}}")).unwrap_err();
+    assert_eq!(rejection.problem.code, "unknown_field");
+    assert!(rejection.problem.message.len() < 200);
+    // Comparing it with every known name took twenty times as long.
+    assert!(began.elapsed().as_secs() < 2, "{:?}", began.elapsed());
+}
+
+#[test]
 fn replies_elsewhere_store_the_pdf() {
     let job = read("{\"reply_to\":\"mail\"}\n<p>").unwrap();
     assert_eq!(job.output, Output::Stored { ttl: Duration::from_secs(86_400) });

@@ -55,7 +55,7 @@ impl Features {
                 // Markup in disguise; base64 makes four bytes of three.
                 features.markup += body.len() as u64 * 3 / 4;
             } else if find(kind, b"image/").is_some() {
-                features.images += decoded_data(body);
+                features.images = features.images.saturating_add(decoded_data(body));
             }
         }
         features
@@ -187,6 +187,15 @@ mod tests {
         png.extend_from_slice(&50_000u32.to_be_bytes());
         png.extend_from_slice(&50_000u32.to_be_bytes());
         assert!(Features::default().with_image(&png).prior() > 9_000 * MIB);
+    }
+
+    #[test]
+    fn several_bombs_do_not_add_up_to_a_small_number() {
+        let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+        png.extend_from_slice(&[0xff; 8]);
+        let body = base64::engine::general_purpose::STANDARD.encode(&png);
+        let html = format!("<img src='data:image/png;base64,{body}'>").repeat(3);
+        assert_eq!(Features::of(&html, false).images, u64::MAX);
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub mod sampler;
 pub mod share;
 #[cfg(test)]
 mod sim;
-mod table;
+pub(crate) mod table;
 pub mod terms;
 pub mod verdicts;
 mod watcher;

@@ -213,7 +213,8 @@ fn parse(line: &str) -> Option<(Kind, Seen)> {
     let count = words.next()?.parse().ok()?;
     let quantile = words.next()?.parse::<u64>().ok()?.checked_mul(1024)?;
     let tenant = words.next()?;
-    if tenant.len() > 64 {
+    // Of all tenants, or one; what is no name would not read back.
+    if !tenant.is_empty() && !crate::job::is_token(tenant, 64) {
         return None;
     }
     let kind = Kind { tenant: tenant.into(), size, images, scripts };
@@ -309,6 +310,7 @@ mod tests {
         }
         assert_eq!(other.dump(64 << 10), text);
         other.absorb("tillroll-footprints 1\nnonsense\n1 2\n300 0 0 1 1 x\n");
+        other.absorb("tillroll-footprints 1\n14 0 0 9 9 no tenant\n14 0 0 9 9 a\u{1}\r\r\n");
         other.absorb("something else\n14 0 0 9 9999999 shop:1\n");
         assert_eq!(other.dump(64 << 10), text);
     }

@@ -130,7 +130,10 @@ impl Probe {
     /// meanwhile counts as nothing.
     #[must_use]
     pub fn used_by_tree(&self, pid: u32) -> u64 {
-        self.tree(pid, |_| false).into_iter().map(|pid| self.used_by(pid)).sum()
+        self.tree(pid, |_| false)
+            .into_iter()
+            .map(|pid| self.used_by(pid))
+            .fold(0, u64::saturating_add)
     }
 
     /// A process and all below it. Those that are known to be leaves (a sandboxed
@@ -151,9 +154,13 @@ impl Probe {
             for thread in threads.flatten() {
                 let children =
                     fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-                found.extend(
-                    children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()),
-                );
+                // A pid that was given anew while this looked would be there twice,
+                // and one above would never end.
+                for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+                    if !found.contains(&child) {
+                        found.push(child);
+                    }
+                }
             }
         }
         found
@@ -191,8 +198,8 @@ pub(super) fn private_bytes(status: &str) -> u64 {
         .lines()
         .filter_map(|line| line.strip_prefix("RssAnon:").or_else(|| line.strip_prefix("RssShmem:")))
         .filter_map(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
-        .sum::<u64>()
-        * 1024
+        .fold(0, u64::saturating_add)
+        .saturating_mul(1024)
 }
 
 #[cfg(test)]
@@ -300,6 +307,20 @@ mod tests {
         process(2, 200, "4 ");
         process(4, 400, "5 ");
         assert_eq!(Probe::at(tree.0.path()).used_by_tree(1), (110 + 210 + 410) * 1024);
+    }
+
+    #[test]
+    fn a_process_that_is_its_own_ancestor_is_counted_once() {
+        let tree = Tree::new("");
+        for (pid, child) in [(1, 2), (2, 1)] {
+            tree.file(&format!("proc/{pid}/task/{pid}/children"), &format!("{child} {child} "));
+            tree.file(&format!("proc/{pid}/status"), "RssAnon: 7 kB\n");
+        }
+        let probe = Probe::at(tree.0.path());
+        assert_eq!(probe.tree(1, |_| false), [1, 2]);
+        assert_eq!(probe.used_by_tree(1), 14 * 1024);
+        tree.file("proc/1/status", "RssAnon: 18446744073709551615 kB\nRssShmem: 9 kB\n");
+        assert_eq!(probe.used_by_tree(1), u64::MAX);
     }
 
     #[test]

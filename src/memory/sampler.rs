@@ -213,7 +213,8 @@ impl Sampler {
                 watched.look(&mut self.buffer, now);
             }
         }
-        let own = self.watched.values().filter_map(|watched| watched.used).sum();
+        let used = self.watched.values().filter_map(|watched| watched.used);
+        let own = used.fold(0, u64::saturating_add);
         let slow = self.slow.is_none_or(|last| now.saturating_sub(last) >= SLOW);
         if slow {
             self.slow = Some(now);
@@ -229,7 +230,7 @@ impl Sampler {
         let cgroup = self.tightest();
         Ok(Reading {
             at: now,
-            memory: Memory { available: available * 1024, cgroup },
+            memory: Memory { available: available.saturating_mul(1024), cgroup },
             own,
             counters,
         })

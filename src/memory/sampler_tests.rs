@@ -180,3 +180,16 @@ fn without_mem_available_the_error_names_the_file() {
     let error = Sampler::at(machine.0.path()).sample(at(0)).unwrap_err().to_string();
     assert!(error.contains("MemAvailable") && error.contains("proc/meminfo"), "{error}");
 }
+
+#[test]
+fn numbers_beyond_all_memory_are_the_largest_there_is() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("proc/7")).unwrap();
+    let most = u64::MAX;
+    fs::write(root.path().join("proc/meminfo"), format!("MemAvailable: {most} kB\n")).unwrap();
+    fs::write(root.path().join("proc/7/status"), format!("RssAnon: {most} kB\n")).unwrap();
+    let mut sampler = Sampler::at(root.path());
+    sampler.watch(7, Pace::Busy);
+    let reading = sampler.sample(at(0)).unwrap();
+    assert_eq!((reading.memory.available, reading.own), (most, most));
+}

@@ -79,7 +79,7 @@ pub struct Said {
 
 /// A slot's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Record {
+pub(crate) struct Record {
     pub(super) pid: u32,
     /// When that process began (clock ticks since boot): with the pid, who it is.
     pub(super) began: u64,
@@ -89,7 +89,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn words(&self) -> [u8; SLOT] {
+    pub(crate) fn words(&self) -> [u8; SLOT] {
         let said = &self.said;
         let counts = u64::from(said.running) << 32
             | u64::from(said.idle & 0x7fff_ffff) << 1
@@ -106,7 +106,7 @@ impl Record {
     }
 
     /// `None` where the bytes are not of one writing. A free slot is all zeros.
-    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let word = |at: usize| {
             let word = bytes.get(at * 8..at * 8 + 8)?;
             Some(u64::from_le_bytes(word.try_into().ok()?))
@@ -131,7 +131,7 @@ impl Record {
         (word(7)? == checksum(bytes)).then_some(record)
     }
 
-    pub(super) fn is_free(&self) -> bool {
+    pub(crate) fn is_free(&self) -> bool {
         self.pid == 0
     }
 }

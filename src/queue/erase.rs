@@ -395,7 +395,7 @@ fn named_by(key: &str) -> Option<&str> {
 /// The smallest id of the stream after this one.
 fn after(id: &str) -> Option<String> {
     let (ms, sequence) = id.split_once('-')?;
-    Some(format!("{ms}-{}", sequence.parse::<u64>().ok()? + 1))
+    Some(format!("{ms}-{}", sequence.parse::<u64>().ok()?.checked_add(1)?))
 }
 
 #[cfg(test)]
@@ -419,5 +419,6 @@ mod tests {
         assert!(job.means("cafe/r-1") && !job.means("cafe/r-10"));
         assert!(!job.means_event("breaker_opened", "", "cafe"));
         assert_eq!(after("17-9").as_deref(), Some("17-10"));
+        assert_eq!(after("17-18446744073709551615"), None);
     }
 }

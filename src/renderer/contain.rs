@@ -4,10 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, getpriority_process, pidfd_open, prlimit,
-    setpriority_process,
-};
+use rustix::process::{Pid, PidfdFlags, getpriority_process, pidfd_open, setpriority_process};
 use serde::Deserialize;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, Interest};
@@ -96,8 +93,7 @@ pub(super) fn apply(pid: u32, containment: Containment) -> Result<OwnedFd, Launc
     let nice = containment.nice.max(getpriority_process(None).unwrap_or(containment.nice));
     setpriority_process(raw, nice).map_err(|e| failed("its niceness (renderer.nice)")(e.into()))?;
     // A core dump would hold documents.
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    prlimit(raw, Resource::Core, none).map_err(|e| failed("its core limit")(e.into()))?;
+    crate::dumps::forbid_for(raw).map_err(failed("its core limit"))?;
     Ok(handle)
 }
 

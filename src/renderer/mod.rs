@@ -11,7 +11,7 @@
 //! * [`page`]: one document printed once; with [`paper`] (what is asked of
 //!   Chromium) and [`pdf`] (what is made of its answer), both pure.
 
-mod assets;
+pub(crate) mod assets;
 pub mod browser;
 pub mod cdp;
 mod contain;
@@ -24,7 +24,7 @@ pub mod jail;
 mod launch;
 pub mod launcher;
 pub mod limits;
-mod markup;
+pub(crate) mod markup;
 pub mod null;
 pub mod page;
 pub mod paper;
@@ -33,9 +33,10 @@ pub mod processes;
 pub mod profile;
 mod rlimits;
 mod supervisor;
-mod tags;
+pub(crate) mod tags;
 pub mod verify;
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -47,8 +48,8 @@ pub use crate::job::reply::Warning;
 use crate::job::{Asset, RenderOptions, Rules};
 pub(crate) use markup::loads_anything;
 
-/// One document to render.
-#[derive(Debug, Clone)]
+/// One document to render. Its `Debug` form has no content.
+#[derive(Clone)]
 pub struct RenderRequest {
     /// The caller's number for it, by which a [`Watch`] hears of it; 0 where nobody watches.
     pub job: u64,
@@ -66,8 +67,8 @@ pub struct RenderRequest {
     pub date: OffsetDateTime,
 }
 
-/// A finished PDF.
-#[derive(Debug, Clone)]
+/// A finished PDF. Its `Debug` form has no content.
+#[derive(Clone)]
 pub struct Rendered {
     /// The file.
     pub pdf: Vec<u8>,
@@ -75,6 +76,29 @@ pub struct Rendered {
     pub pages: u32,
     /// What a person should know.
     pub warnings: Vec<Warning>,
+}
+
+impl fmt::Debug for RenderRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RenderRequest")
+            .field("job", &self.job)
+            .field("tenant", &self.tenant)
+            .field("document_bytes", &self.html.len())
+            .field("assets", &self.assets)
+            .field("rules", &self.rules)
+            .field("date", &self.date)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Rendered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rendered")
+            .field("pdf_bytes", &self.pdf.len())
+            .field("pages", &self.pages)
+            .field("warnings", &self.warnings)
+            .finish()
+    }
 }
 
 /// A boxed future, as [`Render`] returns it.

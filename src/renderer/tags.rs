@@ -9,11 +9,11 @@
 
 /// What was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     /// Start tags, comments, and end tags that end nothing.
-    pub(super) nodes: u64,
+    pub(crate) nodes: u64,
     /// Elements open at once, at most.
-    pub(super) depth: u64,
+    pub(crate) depth: u64,
 }
 
 /// A name in lower case, its first 16 bytes: enough to tell elements apart.
@@ -79,7 +79,7 @@ const MOST_OPEN: usize = 4096;
 
 /// Counts. Stops early, with what it has, once there are more than `nodes` or
 /// the depth is above `depth`; 0 is no limit.
-pub(super) fn shape(html: &str, nodes: u64, depth: u64) -> Shape {
+pub(crate) fn shape(html: &str, nodes: u64, depth: u64) -> Shape {
     let mut shape = Shape::default();
     let mut open: Vec<Name> = Vec::new();
     let bytes = html.as_bytes();

@@ -137,23 +137,23 @@ struct Incoming<'a> {
 
 /// The error that Chromium answers with.
 #[derive(Debug, Deserialize)]
-pub(super) struct WireError {
-    pub(super) code: i64,
-    pub(super) message: String,
+pub(crate) struct WireError {
+    pub(crate) code: i64,
+    pub(crate) message: String,
     #[serde(default)]
-    pub(super) data: Option<String>,
+    pub(crate) data: Option<String>,
 }
 
 /// What a frame is. Ranges point into it.
 #[derive(Debug)]
-pub(super) enum Message<'a> {
+pub(crate) enum Message<'a> {
     Reply { id: u64, result: Range<usize> },
     Failure { id: Option<u64>, error: WireError },
     Event { session: Option<Cow<'a, str>>, method: Cow<'a, str>, params: Range<usize> },
 }
 
 /// Reads a frame's envelope only; what it carries stays where it is.
-pub(super) fn parse(frame: &[u8]) -> Result<Message<'_>, String> {
+pub(crate) fn parse(frame: &[u8]) -> Result<Message<'_>, String> {
     let message: Incoming<'_> = serde_json::from_slice(frame).map_err(|e| e.to_string())?;
     let range = |raw: Option<&RawValue>| match raw {
         // Both point into `frame`, so the difference is the offset.

@@ -22,7 +22,7 @@
 
 mod client;
 mod error;
-mod frame;
+pub(crate) mod frame;
 mod session;
 
 pub use client::{Connection, FRAME_LIMIT};

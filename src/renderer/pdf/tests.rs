@@ -161,6 +161,30 @@ fn a_page_tree_in_a_circle_ends() {
     );
 }
 
+#[test]
+fn pages_that_are_all_one_object_are_not_read_for_ever() {
+    // The tree of one page, with that page again and again.
+    let mut out = sample(&[]);
+    let kids = format!("<</Type /Pages /Kids [{}]>>", ["2 0 R"; 5_000].join(" "));
+    out.truncate(out.windows(4).position(|word| word == b"xref").unwrap());
+    let at = |number: u32| {
+        let mark = format!("{number} 0 obj\n").into_bytes();
+        out.windows(mark.len()).position(|word| word == mark).unwrap()
+    };
+    let offsets = [at(1), at(2), out.len(), at(4), at(5)];
+    out.extend_from_slice(format!("3 0 obj\n{kids}\nendobj\n").as_bytes());
+    let start = out.len();
+    let rows = offsets.map(|offset| format!("{offset:010} 00000 n \n")).concat();
+    out.extend_from_slice(
+        format!(
+            "xref\n0 6\n0000000000 65535 f \n{rows}trailer\n<</Size 6\n/Root 5 0 R\n\
+             /Info 1 0 R>>\nstartxref\n{start}\n%%EOF\n"
+        )
+        .as_bytes(),
+    );
+    assert_eq!(Document::read(&out).unwrap_err(), Malformed("objects within objects"));
+}
+
 proptest! {
     #[test]
     fn a_cut_off_file_is_refused(cut in 0usize..900) {

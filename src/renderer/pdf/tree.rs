@@ -1,5 +1,6 @@
 //! Reading Chromium's PDF: the cross-reference table, the trailer, the pages.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use super::Malformed;
@@ -9,6 +10,9 @@ use super::lexer::{Kind, Lexer, parse};
 const MAX_DEPTH: usize = 32;
 /// No page count that a render time would allow comes near this.
 const MAX_PAGES: usize = 100_000;
+/// Each object is read a few times; a file whose objects lie within each other, or
+/// whose pages are all one object, would be read for ever.
+const MOST_READ: usize = 8;
 
 /// A file whose table and page tree have been read.
 #[derive(Debug, Clone)]
@@ -22,6 +26,8 @@ pub struct Document<'a> {
     info: usize,
     pages: Vec<Page>,
     tagged: bool,
+    /// Bytes of objects that have been read, again and again included.
+    read: Cell<usize>,
 }
 
 /// One page.
@@ -47,8 +53,16 @@ impl<'a> Document<'a> {
         let objects = read_table(&mut lexer, data.len(), table)?;
         lexer.word(b"trailer")?;
         let trailer = lexer.value()?;
-        let mut document =
-            Self { data, objects, table, root: 0, info: 0, pages: Vec::new(), tagged: false };
+        let mut document = Self {
+            data,
+            objects,
+            table,
+            root: 0,
+            info: 0,
+            pages: Vec::new(),
+            tagged: false,
+            read: Cell::new(0),
+        };
         document.root = document.reference(&trailer, b"Root")?.ok_or(Malformed("no root"))?;
         document.info =
             document.reference(&trailer, b"Info")?.ok_or(Malformed("no information"))?;
@@ -106,7 +120,12 @@ impl<'a> Document<'a> {
         }
         lexer.unsigned()?;
         lexer.word(b"obj")?;
-        lexer.value()
+        let value = lexer.value()?;
+        self.read.set(self.read.get().saturating_add(value.len()));
+        if self.read.get() / MOST_READ > self.data.len() {
+            return Err(Malformed("objects within objects"));
+        }
+        Ok(value)
     }
 
     /// Where the value of `key` stands in the dictionary at `range`.
