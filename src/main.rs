@@ -1,5 +1,6 @@
 //! The process: command line, configuration, logs, verb, exit code.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -9,6 +10,16 @@ use tillroll::cli::exit::{Exit, Failure};
 use tillroll::telemetry;
 
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|info| {
+        let line = telemetry::panic_line(info.payload(), info.location());
+        let trace = Backtrace::capture();
+        let trace = match trace.status() {
+            BacktraceStatus::Captured => format!("{trace}\n"),
+            _ => String::new(),
+        };
+        // With stderr gone nobody would read it.
+        write!(std::io::stderr(), "{line}\n{trace}").ok();
+    }));
     let cli = match Cli::from_command_line() {
         Ok(cli) => cli,
         Err(code) => return code,
@@ -32,6 +43,14 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<(), Failure> {
+    tillroll::dumps::forbid().map_err(|error| {
+        Failure::new(
+            Exit::Unexpected,
+            "forbidding core dumps",
+            error.to_string(),
+            "a core dump would hold documents; allow the program to lower RLIMIT_CORE",
+        )
+    })?;
     let session = cli.session()?;
     telemetry::init(&session.loaded.config.log);
     cli.run(&session)

@@ -3,7 +3,9 @@
 //! Crates below us that print whole messages (documents, PDFs, passwords) at
 //! debug level are held at warn, whatever level is asked for.
 
+use std::any::Any;
 use std::io::IsTerminal;
+use std::panic::Location;
 use std::sync::OnceLock;
 
 use tracing::Subscriber;
@@ -76,6 +78,21 @@ fn filter(level: LogLevel) -> Targets {
     Targets::new().with_default(level).with_targets(QUIET.map(|target| (target, quiet)))
 }
 
+/// What is said of a panic. A message that was put together at run time may quote
+/// what it was about (cutting a text at a wrong byte quotes the text), so only a
+/// message that stands in the source is shown.
+#[must_use]
+pub fn panic_line(payload: &(dyn Any + Send), place: Option<&Location<'_>>) -> String {
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("unnamed");
+    let place = place.map_or_else(|| "an unknown place".to_owned(), Location::to_string);
+    let message = match payload.downcast_ref::<&'static str>() {
+        Some(text) => text,
+        None => "(its message is left out: it may quote a document)",
+    };
+    format!("thread '{name}' panicked at {place}: {message}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +150,20 @@ mod tests {
             tracing::warn!(target: "redis::aio", "reconnecting");
         });
         assert_eq!(text, "");
+    }
+
+    #[test]
+    fn a_panic_quotes_no_document() {
+        let said = |work: fn()| {
+            let payload = std::panic::catch_unwind(work).unwrap_err();
+            panic_line(&*payload, Some(Location::caller()))
+        };
+        let quotes = said(|| {
+            let html = std::hint::black_box("Ana Canary bought € 3");
+            std::hint::black_box(&html[..html.len() - 3]);
+        });
+        assert!(!quotes.contains("Canary") && quotes.contains("telemetry.rs:"), "{quotes}");
+        let plain = said(|| panic!("a sentence of ours"));
+        assert!(plain.ends_with("a sentence of ours"), "{plain}");
     }
 }

@@ -9,6 +9,8 @@
 //! the document is what is left. So a wrong length shifts everything after it,
 //! and is found out where the document is no UTF-8 any more, or gone.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -40,8 +42,9 @@ const TYPES: &[(&str, &str)] = &[
     ("json", "application/json"),
 ];
 
-/// One asset: a document finds it under its name, as a relative URL.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One asset: a document finds it under its name, as a relative URL. Its `Debug`
+/// form has no content.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Asset {
     /// A relative path without `.` and `..`.
     pub name: String,
@@ -49,6 +52,12 @@ pub struct Asset {
     pub media_type: &'static str,
     /// Its content.
     pub bytes: Bytes,
+}
+
+impl fmt::Debug for Asset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Asset({}, {}, {} bytes)", self.name, self.media_type, self.bytes.len())
+    }
 }
 
 /// The media type that a name's ending stands for.
@@ -210,7 +219,11 @@ fn data(fields: &Fields<'_>, name: &str) -> Result<Content, Problem> {
     let remedy = "give the asset's bytes in `data`, in base64";
     let text = match fields.value("data") {
         Some(Value::String(text)) => text,
-        Some(other) => return Err(fields.invalid("data", other, "is no text", remedy)),
+        // It is not shown: it is content, however wrong.
+        Some(_) => {
+            let message = format!("the `data` of asset {name} is no text");
+            return Err(Problem::new("invalid_field", message, remedy));
+        }
         None => return Err(fields.missing("data", remedy)),
     };
     let bytes = STANDARD.decode(text).map_err(|error| {

@@ -152,8 +152,9 @@ impl Output {
     }
 }
 
-/// One job, checked: everything that a worker needs to know about it.
-#[derive(Debug, Clone, PartialEq)]
+/// One job, checked: everything that a worker needs to know about it. Its `Debug`
+/// form has no content.
+#[derive(Clone, PartialEq)]
 pub struct Job {
     /// `<tenant>/<id>`.
     pub name: Name,
@@ -186,4 +187,17 @@ pub struct Job {
     /// SHA-256 of the content (the whole element), hexadecimal: whether two
     /// pushes of one name are the same job.
     pub digest: String,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("name", &self.name)
+            .field("priority", &self.priority)
+            .field("output", &self.output)
+            .field("digest", &self.digest)
+            .field("document_bytes", &self.html.len())
+            .field("assets", &self.assets)
+            .finish_non_exhaustive()
+    }
 }

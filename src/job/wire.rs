@@ -301,8 +301,13 @@ fn html(fields: &Fields<'_>, document: Option<&[u8]>) -> Result<String, Problem>
     let inline = match fields.value("html") {
         None => None,
         Some(Value::String(text)) => Some(text.clone()),
-        Some(other) => {
-            return Err(fields.invalid("html", other, "is no text", "put the document in quotes"));
+        // It is not shown: it is a document, however wrong.
+        Some(_) => {
+            return Err(Problem::new(
+                "invalid_field",
+                "field `html` is no text",
+                "put the document in quotes",
+            ));
         }
     };
     let html = match (inline, document) {

@@ -205,7 +205,11 @@ impl Pool {
         if let Some(supervisor) = supervisor
             && let Err(error) = supervisor.await
         {
-            tracing::error!(%error, "the browser's supervisor ended abnormally");
+            // Not what a panic said, which may quote anything.
+            tracing::error!(
+                panicked = error.is_panic(),
+                "the browser's supervisor ended abnormally"
+            );
         }
         self.shared.end_all_own().await;
         self.shared.tasks.close();

@@ -17,6 +17,7 @@
 //! dispatcher. When it is full, a `BRPOPLPUSH` fails at once: then a script takes
 //! what waits, so that it is drained, and otherwise the task pauses as well.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use redis::cmd;
@@ -76,8 +77,7 @@ pub struct Room {
     pub bulk: bool,
 }
 
-/// What a reader has for the dispatcher.
-#[derive(Debug)]
+/// What a reader has for the dispatcher. Its `Debug` form has no content.
 pub enum Inbound {
     /// An element is in this worker's stage; the next is taken once `done` fires.
     Element {
@@ -100,6 +100,21 @@ pub enum Inbound {
     Down(QueueError),
     /// Redis is back.
     Up,
+}
+
+impl fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Element { inbox, element, .. } => {
+                write!(f, "Element({}, {} bytes)", inbox.as_str(), element.len())
+            }
+            Self::Bell => f.write_str("Bell"),
+            Self::Control(control) => write!(f, "Control({control:?})"),
+            Self::BadControl(why) => write!(f, "BadControl({why})"),
+            Self::Down(error) => write!(f, "Down({error:?})"),
+            Self::Up => f.write_str("Up"),
+        }
+    }
 }
 
 /// The running readers. Dropping it stops them; an element that was being read

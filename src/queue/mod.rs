@@ -54,6 +54,7 @@ mod scripts;
 mod tls;
 mod transitions;
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -232,8 +233,8 @@ impl Admitted {
     }
 }
 
-/// How a job ends for good.
-#[derive(Debug, Clone)]
+/// How a job ends for good. Its `Debug` form has no content.
+#[derive(Clone)]
 pub struct Ending {
     /// Done, dead or expired.
     pub status: Status,
@@ -253,6 +254,17 @@ pub struct Ending {
     pub retain: Duration,
     /// What became of the last attempt, where it failed.
     pub past: Option<Past>,
+}
+
+impl fmt::Debug for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ending")
+            .field("status", &self.status)
+            .field("code", &self.code)
+            .field("pdf_bytes", &self.pdf.as_ref().map(Bytes::len))
+            .field("output", &self.output)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What became of a settlement.

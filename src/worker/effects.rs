@@ -496,7 +496,9 @@ async fn contained<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, QueueError> {
     tokio::spawn(work).await.map_err(|error| {
-        tracing::error!(%error, "a task of the worker panicked; this is a bug, please report it");
-        QueueError::Unexpected { what: "a task of the worker", answer: error.to_string() }
+        // Not what it said: a panic may quote what it was about, a document too.
+        let ended = if error.is_panic() { "it panicked" } else { "it was cancelled" };
+        tracing::error!(ended, "a task of the worker ended early; this is a bug, please report it");
+        QueueError::Unexpected { what: "a task of the worker", answer: ended.to_owned() }
     })
 }

@@ -29,5 +29,6 @@ mod plan;
 #[allow(dead_code, reason = "shared with the `it` tests, which use more of it")]
 #[path = "../it/support/redis_server.rs"]
 mod redis_server;
+mod secrets;
 mod support;
 mod tour;

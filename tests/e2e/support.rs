@@ -75,18 +75,15 @@ impl Worker {
         Self::start_by(tillroll().env("PATH", path), url, more)
     }
 
-    /// As [`Worker::start_by`], without waiting for anything.
+    /// As [`Worker::start_by`], without waiting for anything. With no `url` the
+    /// environment has it.
     pub fn launch(command: &mut Command, url: &str, more: &[&str]) -> Self {
+        command.arg("worker");
+        if !url.is_empty() {
+            command.args(["--redis", url]);
+        }
         let mut child = command
-            .args([
-                "worker",
-                "--redis",
-                url,
-                "--set",
-                "queue.lease=3s",
-                "--set",
-                "queue.heartbeat=500ms",
-            ])
+            .args(["--set", "queue.lease=3s", "--set", "queue.heartbeat=500ms"])
             // Other tests and builds share these cores, and there are time limits.
             .args(["--set", "http.listen=", "--set", "renderer.nice=0"])
             .args(more)

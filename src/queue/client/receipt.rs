@@ -1,5 +1,6 @@
 //! Making the element that is pushed. Pure.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -29,7 +30,7 @@ use crate::job::{self, Name, Output, Priority};
 /// assert!(problem.remedy.contains("paper"));
 /// # Ok::<(), tillroll::job::fields::Problem>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[must_use = "nothing is pushed before Client::send"]
 pub struct Receipt {
     html: String,
@@ -39,11 +40,29 @@ pub struct Receipt {
 }
 
 /// An element that the worker will accept, with the name under which its reply comes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Element {
     name: Name,
     priority: Priority,
     bytes: Vec<u8>,
+}
+
+/// Without the document, the header's values and the assets.
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt")
+            .field("priority", &self.priority)
+            .field("document_bytes", &self.html.len())
+            .field("assets", &self.assets.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without its bytes.
+impl fmt::Debug for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Element({}, {} bytes)", self.name, self.bytes.len())
+    }
 }
 
 impl Element {

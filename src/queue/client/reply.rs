@@ -1,6 +1,7 @@
 //! Reading a reply. Pure.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,13 +11,20 @@ use crate::failure::Class;
 use crate::job::{Status, reply::Timings};
 use crate::queue::QueueError;
 
-/// One reply as it came: the JSON line, and the bytes after it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One reply as it came: the JSON line, and the bytes after it. Its `Debug` form has
+/// neither.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The reply's JSON line.
     pub line: String,
     /// The PDF, where it travels in the reply (base64 where that was asked for).
     pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Answer({} and {} bytes)", self.line.len(), self.body.len())
+    }
 }
 
 impl Answer {
