@@ -32,6 +32,9 @@ pub struct PrintFlags {
     /// Leave background colours and images out
     #[arg(long)]
     no_background: bool,
+    /// Run the document's scripts; what to wait for is in --options '{"wait_for":…}'
+    #[arg(long)]
+    script: bool,
     /// Add accessibility tags
     #[arg(long)]
     tagged: bool,
@@ -81,6 +84,7 @@ impl PrintFlags {
         set("scale", self.scale.map(Value::from));
         set("pages", self.pages.clone().map(Value::from));
         set("background", self.no_background.then_some(Value::Bool(false)));
+        set("script", self.script.then_some(Value::Bool(true)));
         set("tagged", self.tagged.then_some(Value::Bool(true)));
         set("timeout_ms", self.timeout_ms.map(Value::from));
         for (name, value) in [("title", &self.title), ("date", &self.date)] {

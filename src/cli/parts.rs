@@ -11,7 +11,7 @@ use super::exit::{Exit, Failure};
 use crate::config::values;
 use crate::memory::{self, Governor, GovernorError, Probe};
 use crate::pool::recycle::RecyclePolicy;
-use crate::pool::{Isolation, Pool, PoolConfig};
+use crate::pool::{Pool, PoolConfig, ScriptPolicy};
 use crate::queue::{Address, LimitSettings, Queue, QueueConfig, QueueError};
 use crate::renderer::browser::BrowserConfig;
 use crate::renderer::engine::{self, Search};
@@ -261,12 +261,20 @@ pub(super) fn pool(
         launcher,
         browser,
         max_contexts: contexts,
-        isolation: match renderer.isolation {
-            values::Isolation::Tenant => Isolation::Tenant,
-            values::Isolation::Job => Isolation::Job,
+        isolation: renderer.isolation,
+        scripts: ScriptPolicy {
+            allowed: renderer.scripts == values::Scripts::On,
+            time: renderer.script_time,
         },
         max_timeout: renderer.timeout,
-        recycle: RecyclePolicy::default(),
+        recycle: RecyclePolicy {
+            max_jobs: match renderer.recycle_jobs.0 {
+                0 => u64::MAX,
+                jobs => jobs,
+            },
+            max_age: renderer.recycle_age,
+            max_bytes: renderer.recycle_memory.bytes(),
+        },
     }))
 }
 

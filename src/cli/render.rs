@@ -14,8 +14,8 @@ use super::files::{self, Input};
 use super::options::PrintFlags;
 use super::{Session, parts};
 use crate::failure;
-use crate::job::RenderOptions;
 use crate::job::assets::Asset;
+use crate::job::{RenderOptions, Rules};
 use crate::memory::Governor;
 use crate::renderer::{RenderRequest, Warning};
 
@@ -147,6 +147,8 @@ async fn all(
     options: &Arc<RenderOptions>,
     assets: &Arc<[Asset]>,
 ) -> Result<Vec<Line>, Failure> {
+    // Whoever asks for scripts here is the operator too.
+    let rules = Rules { scripts: Some(true), ..Rules::default() };
     let bar = progress(documents.len());
     let mut running = JoinSet::new();
     let mut lines: Vec<Option<Line>> = (0..documents.len()).map(|_| None).collect();
@@ -160,6 +162,7 @@ async fn all(
                 let request = RenderRequest {
                     job: 0,
                     tenant: "cli".into(),
+                    rules,
                     html: Arc::clone(&document.html),
                     assets,
                     options,

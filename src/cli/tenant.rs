@@ -6,7 +6,7 @@ use super::exit::{Exit, Failure, print};
 use super::{Session, forget, parts, table};
 use crate::config::units::show_bytes_rounded;
 use crate::config::values::{ByteLimit, Setting};
-use crate::job::is_token;
+use crate::job::{Isolation, is_token};
 use crate::queue::operate::{Tenant, TenantChange};
 use crate::queue::{Queue, State};
 
@@ -47,7 +47,8 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("change")
-    .args(["weight", "running", "jobs", "bytes", "state"]).multiple(true).required(true))]
+    .args(["weight", "running", "jobs", "bytes", "state", "isolation", "scripts"])
+    .multiple(true).required(true))]
 struct Set {
     /// The tenant; it may be one that is still to come
     #[arg(value_name = "TENANT")]
@@ -67,6 +68,33 @@ struct Set {
     /// open; paused (its jobs are taken, none is started); draining (its new jobs are refused)
     #[arg(long, value_name = "STATE", value_parser = state)]
     state: Option<State>,
+    /// What its jobs share: tenant, job or browser, as renderer.isolation; default for the workers'
+    #[arg(long, value_name = "MODE", value_parser = isolation)]
+    isolation: Option<OrDefault<Isolation>>,
+    /// Whether its documents' scripts may run: on or off; default for the workers' renderer.scripts
+    #[arg(long, value_name = "ON|OFF", value_parser = scripts)]
+    scripts: Option<OrDefault<bool>>,
+}
+
+/// A value, or the workers' own configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct OrDefault<T>(Option<T>);
+
+fn isolation(text: &str) -> Result<OrDefault<Isolation>, String> {
+    match (text, Isolation::from_name(text)) {
+        ("default", _) => Ok(OrDefault(None)),
+        (_, Some(isolation)) => Ok(OrDefault(Some(isolation))),
+        (_, None) => Err("write tenant, job, browser or default".to_owned()),
+    }
+}
+
+fn scripts(text: &str) -> Result<OrDefault<bool>, String> {
+    match text {
+        "default" => Ok(OrDefault(None)),
+        "on" => Ok(OrDefault(Some(true))),
+        "off" => Ok(OrDefault(Some(false))),
+        _ => Err("write on, off or default".to_owned()),
+    }
 }
 
 fn weight(text: &str) -> Result<f64, String> {
@@ -112,8 +140,10 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
             Action::Ls | Action::Forget(_) => ls(session, &queue).await,
             Action::Show { tenant } => show(session, &queue, tenant).await,
             Action::Set(set) => {
-                let Set { weight, running, jobs, bytes, state, .. } = *set;
-                let change = TenantChange { state, weight, running, jobs, bytes };
+                let Set { weight, running, jobs, bytes, state, isolation, scripts, .. } = *set;
+                let (isolation, scripts) = (isolation.map(|one| one.0), scripts.map(|one| one.0));
+                let change =
+                    TenantChange { state, weight, running, jobs, bytes, isolation, scripts };
                 let changed = queue.change_tenant(&set.tenant, &change).await;
                 changed.map_err(|error| parts::unavailable(&error))?;
                 show(session, &queue, &set.tenant).await
@@ -198,10 +228,16 @@ async fn show(session: &Session, queue: &Queue, name: &str) -> Result<(), Failur
                 cap(tenant.bytes_cap.map(show_bytes_rounded))
             ),
         ),
+        ("isolation", tenant.isolation.unwrap_or("the workers'").to_owned()),
+        ("scripts", tenant.scripts.map_or("the workers'", on_or_off).to_owned()),
         ("failed", fails(&tenant)),
         ("seen", ago(tenant.seen_ms_ago)),
     ];
-    print(&lines.map(|(label, value)| format!("{label:7}  {value}\n")).concat())
+    print(&lines.map(|(label, value)| format!("{label:9}  {value}\n")).concat())
+}
+
+fn on_or_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
 }
 
 fn fails(tenant: &Tenant) -> String {
@@ -236,6 +272,12 @@ mod tests {
         assert!(count("-1").is_err() && count("auto").is_err());
         assert_eq!((size("1MB"), size("0"), size("default")), (Ok(1_000_000), Ok(0), Ok(0)));
         assert!(size("auto").is_err() && size("7").is_err());
+        assert_eq!(isolation("browser"), Ok(OrDefault(Some(Isolation::Browser))));
+        assert_eq!(
+            (isolation("default"), scripts("default")),
+            (Ok(OrDefault(None)), Ok(OrDefault(None)))
+        );
+        assert!(isolation("machine").is_err() && scripts("yes").is_err());
         assert_eq!(state("paused"), Ok(State::Paused));
         assert!(state("shut").is_err());
         assert!(check("a/b").is_err() && check("").is_err() && check("cafe-1").is_ok());

@@ -24,7 +24,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use load::{Entry, Given, Loaded, Source, load};
 use values::{
     ByteLimit, Concurrency, Count, FenceKind, GovernorKind, Isolation, Jail, LogFormat, LogLevel,
-    Memory, Nice, PemFile, QueueName, RedisUrl, RendererKind, Setting, Size,
+    Memory, Nice, PemFile, QueueName, RedisUrl, RendererKind, Scripts, Setting, Size,
 };
 
 /// The defaults, with units and reasons.
@@ -164,6 +164,16 @@ keys! {
         jail: Jail;
         /// Who shares a renderer process.
         isolation: Isolation;
+        /// Whether a job may have its document's scripts run.
+        scripts: Scripts;
+        /// How much time scripts see pass.
+        script_time: Duration;
+        /// A context is closed after so many jobs.
+        recycle_jobs: Count;
+        /// A context is closed after so long.
+        recycle_age: Duration;
+        /// A context whose renderer holds more after a job is closed.
+        recycle_memory: Size;
         /// Niceness of Chromium's processes.
         nice: Nice;
         /// The longest that one render may take.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 pub use super::redis::{PemFile, RedisUrl, redact_url};
 use super::units::{self, parse_bytes, parse_duration, show_bytes, show_duration};
+pub use crate::job::Isolation;
 
 /// A value of the configuration.
 pub trait Setting: Sized {
@@ -123,32 +124,25 @@ words! {
     }
 }
 
-/// Who shares a renderer process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// A tenant's own jobs, and nobody else's.
-    Tenant,
-    /// Nobody: every job gets a fresh context.
-    Job,
-}
-
 impl Setting for Isolation {
     fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "tenant" => Ok(Self::Tenant),
-            "job" => Ok(Self::Job),
-            "browser" => Err("a browser for each tenant is not supported yet".into()),
-            _ => Err(String::new()),
-        }
+        Self::from_name(text).ok_or_else(String::new)
     }
     fn expects() -> String {
-        "\"tenant\" or \"job\"".into()
+        Self::ALL.map(|one| format!("\"{}\"", one.as_str())).join(" or ")
     }
     fn show(&self) -> String {
-        match self {
-            Self::Tenant => "tenant".into(),
-            Self::Job => "job".into(),
-        }
+        self.as_str().into()
+    }
+}
+
+words! {
+    /// Whether a job may have its document's scripts run.
+    Scripts {
+        /// Where it asks for it.
+        "on" On,
+        /// Never.
+        "off" Off,
     }
 }
 
@@ -480,7 +474,9 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_for_each_tenant_is_refused_with_its_reason() {
-        assert!(Isolation::parse("browser").unwrap_err().contains("not supported yet"));
+    fn isolation_has_three_words() {
+        assert_eq!(Isolation::parse("browser"), Ok(Isolation::Browser));
+        assert!(Isolation::parse("machine").is_err());
+        assert_eq!(Isolation::expects(), "\"tenant\" or \"job\" or \"browser\"");
     }
 }

@@ -1,4 +1,4 @@
-//! What a job brings along: images, fonts and style sheets. Pure.
+//! What a job brings along: images, fonts, style sheets, scripts and their data. Pure.
 //!
 //! ```text
 //! {"assets":[{"name":"logo.png","length":5120},…]}\n<html>…‖logo.png's bytes‖…     framed
@@ -35,6 +35,9 @@ const TYPES: &[(&str, &str)] = &[
     ("ttf", "font/ttf"),
     ("otf", "font/otf"),
     ("css", "text/css"),
+    ("js", "text/javascript"),
+    ("mjs", "text/javascript"),
+    ("json", "application/json"),
 ];
 
 /// One asset: a document finds it under its name, as a relative URL.

@@ -7,6 +7,7 @@
 //! * [`wire`]: the framing (header line, document) and the header's fields.
 //! * [`assets`]: images, fonts and style sheets that come with the document.
 //! * [`options`]: the print options of the header's `options` object.
+//! * [`script`]: whether a document's scripts run; [`rules`]: what operators decide.
 //! * [`length`]: lengths with units, paper sizes, margins.
 //! * [`fields`]: reading JSON objects so that every mistake is named with a remedy.
 //! * [`reply`]: the JSON line that answers a job.
@@ -16,6 +17,8 @@ pub mod fields;
 pub mod length;
 pub mod options;
 pub mod reply;
+pub mod rules;
+pub mod script;
 pub mod wire;
 
 use std::fmt;
@@ -24,6 +27,8 @@ use std::time::Duration;
 pub use assets::Asset;
 pub use options::RenderOptions;
 pub use reply::{Reply, Status};
+pub use rules::{Isolation, Rules};
+pub use script::{Script, WaitFor};
 pub use wire::{Rejection, parse};
 
 /// The largest element that is accepted: header and document together.

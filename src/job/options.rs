@@ -8,6 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::fields::{Fields, Problem};
 use super::length::{Height, Length, MAX_POINTS, Margins, Paper};
+use super::script::{self, Script};
 
 /// The render time of a job that does not ask for another.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +66,8 @@ pub struct RenderOptions {
     pub tagged: bool,
     /// An outline from the headings.
     pub outline: bool,
+    /// The document's scripts run; off where there is none.
+    pub script: Option<Script>,
     /// How long the render may take.
     pub timeout: Duration,
 }
@@ -84,6 +87,7 @@ impl Default for RenderOptions {
             info: Info::default(),
             tagged: false,
             outline: false,
+            script: None,
             timeout: DEFAULT_TIMEOUT,
         }
     }
@@ -180,6 +184,7 @@ pub fn parse(object: &Map<String, Value>) -> Result<RenderOptions, Problem> {
     }
     options.tagged = fields.bool("tagged")?.unwrap_or(false);
     options.outline = fields.bool("outline")?.unwrap_or(false);
+    options.script = script::parse(&fields)?;
     if let Some(ms) = fields.integer("timeout_ms", 1, millis(MAX_TIMEOUT))? {
         options.timeout = Duration::from_millis(ms);
     }
@@ -194,11 +199,6 @@ fn millis(duration: Duration) -> u64 {
 /// What a later release brings is refused, never ignored: a job that asked for
 /// a check must not be told "done" without it. The values that mean "off" pass.
 fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), Problem> {
-    if fields.bool("script")? == Some(true) {
-        return Err(
-            fields.unsupported("script", "leave it out: documents are rendered with scripts off")
-        );
-    }
     if fields.bool("strict")? == Some(true) {
         return Err(fields.unsupported("strict", "leave it out"));
     }
@@ -207,13 +207,8 @@ fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), Problem> {
     {
         return Err(fields.unsupported("fit", "leave it out, or use `scale`"));
     }
-    for (name, remedy) in [
-        ("wait_for", "leave it out: it needs `script`"),
-        ("expect", "leave it out and check the PDF yourself"),
-    ] {
-        if fields.value(name).is_some() {
-            return Err(fields.unsupported(name, remedy));
-        }
+    if fields.value("expect").is_some() {
+        return Err(fields.unsupported("expect", "leave it out and check the PDF yourself"));
     }
     Ok(())
 }

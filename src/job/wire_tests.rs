@@ -201,11 +201,9 @@ fn fields_that_contradict_each_other_are_refused() {
 fn what_a_later_release_brings_is_refused_not_ignored() {
     for header in [
         "{\"output\":{\"kind\":\"object\",\"key\":\"a.pdf\"}}",
-        "{\"options\":{\"script\":true}}",
         "{\"options\":{\"strict\":true}}",
         "{\"options\":{\"fit\":\"shrink\"}}",
         "{\"options\":{\"expect\":{\"pages\":1}}}",
-        "{\"options\":{\"wait_for\":{\"selector\":\"p\"}}}",
     ] {
         assert_eq!(code(format!("{header}\n<p>")), "not_supported_yet", "{header}");
     }

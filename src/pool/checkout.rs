@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::manner::Manner;
+use super::recycle::Due;
 use super::{Renderer, Shared};
 use crate::renderer::browser::Browser;
 use crate::renderer::context::{Context, Killer};
@@ -21,8 +23,10 @@ pub(super) struct Warm {
     pub(super) context: Context,
     pub(super) page: Page,
     pub(super) browser: Browser,
-    pub(super) jobs: u32,
+    pub(super) jobs: u64,
     pub(super) opened: Instant,
+    /// For which jobs.
+    pub(super) manner: Manner,
 }
 
 impl Warm {
@@ -119,8 +123,8 @@ impl Busy {
     pub(super) fn give_back(mut self) {
         let Some((mut warm, place)) = self.take() else { return };
         warm.jobs = warm.jobs.saturating_add(1);
-        let due = self.shared.config.recycle.is_due(warm.jobs, warm.opened.elapsed());
-        let sound = !due && warm.is_sound() && !self.shared.keeps_nothing();
+        let stays = warm.manner.is_kept() && !self.shared.stop.is_cancelled() && warm.is_sound();
+        let sound = stays && self.due(&warm).is_none();
         // Told while nobody can take it, and nobody looks for it in vain.
         let refused = self.shared.contexts(|contexts| {
             let keep = self.shared.left(self.job, warm.number, sound);
@@ -132,6 +136,17 @@ impl Busy {
         }
         place.keep();
         self.shared.changed.notify_waiters();
+    }
+}
+
+impl Busy {
+    fn due(&self, warm: &Warm) -> Option<Due> {
+        let (age, bytes) = (warm.opened.elapsed(), warm.context.footprint());
+        let due = self.shared.config.recycle.due(warm.jobs, age, bytes);
+        if let Some(due) = due {
+            tracing::debug!(tenant = %self.tenant, why = ?due, jobs = warm.jobs, "a context is recycled");
+        }
+        due
     }
 }
 
@@ -159,8 +174,10 @@ pub(super) fn close(shared: &Arc<Shared>, warm: Warm, place: Place) {
 
 /// Closes a context. One that cannot be closed takes its browser with it.
 pub(super) async fn close_now(shared: &Shared, warm: Warm) {
-    let Warm { number, context, browser, .. } = warm;
-    if let Err(error) = context.close(CLOSE_TIMEOUT).await
+    let Warm { number, context, browser, manner, .. } = warm;
+    if manner.has_own_browser() {
+        shared.end_own(number, &browser).await;
+    } else if let Err(error) = context.close(CLOSE_TIMEOUT).await
         && !browser.is_dead()
     {
         tracing::warn!(%error, pid = browser.pid(), "a context does not close; killing its browser");

@@ -72,6 +72,11 @@ impl<T> Contexts<T> {
         if let Some(at) = self.idle.iter().rposition(|(owner, _)| &**owner == tenant) {
             return Checkout::Warm(self.idle.remove(at).1);
         }
+        self.place()
+    }
+
+    /// A place for a context that nobody has used yet.
+    pub fn place(&mut self) -> Checkout<T> {
         if self.alive < self.max {
             self.alive += 1;
             return Checkout::Open { evicted: None };
@@ -183,6 +188,7 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Checkout(u8),
+        Place(u8),
         GiveBack(usize),
         Destroy(usize),
         Closed(usize),
@@ -194,6 +200,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             4 => (0u8..6).prop_map(Step::Checkout),
+            1 => (0u8..6).prop_map(Step::Place),
             4 => any::<usize>().prop_map(Step::GiveBack),
             1 => any::<usize>().prop_map(Step::Destroy),
             2 => any::<usize>().prop_map(Step::Closed),
@@ -216,6 +223,15 @@ mod tests {
             for step in steps {
                 let before = contexts.alive();
                 match step {
+                    Step::Place(tenant) => match contexts.place() {
+                        Checkout::Warm(_) => prop_assert!(false, "it was used before"),
+                        Checkout::Open { .. } => {
+                            prop_assert!(contexts.alive() <= contexts.max());
+                            next += 1;
+                            busy.push((tenant, next));
+                        }
+                        Checkout::Wait => prop_assert!(contexts.alive() >= contexts.max()),
+                    },
                     Step::Checkout(tenant) => match contexts.checkout(&tenant.to_string()) {
                         Checkout::Warm(context) => {
                             prop_assert_eq!(context.0, tenant, "another tenant's context");

@@ -4,7 +4,8 @@
 //! tenant ([`contexts`]). A job checks a context out, or has one opened, and
 //! gives it back; a context whose render was abandoned, timed out or broke is
 //! destroyed instead ([`checkout`]), and one that cannot be destroyed takes its
-//! browser with it.
+//! browser with it. How much jobs share is [`manner`]'s: a job may have a context,
+//! or its tenant's context a browser, of its own.
 //!
 //! Invariants: a context serves one tenant only, and one job at a time; idle,
 //! busy, opening and closing contexts together never outnumber the bound, which
@@ -12,10 +13,12 @@
 //!
 //! Failures: `browser_unavailable` while no browser can be launched,
 //! `browser_died` if it dies under the job, `no_context` if no place came free
-//! in time, and those of [`Page::render`].
+//! in time, `scripts_refused` where a job's scripts may not run, and those of
+//! [`Page::render`].
 
 mod checkout;
 pub mod contexts;
+mod manner;
 pub mod recycle;
 mod relief;
 mod status;
@@ -36,7 +39,6 @@ use crate::failure::{Class, Failure, MEMORY_FENCE};
 use crate::metrics;
 use crate::renderer::browser::{Browser, BrowserConfig};
 use crate::renderer::cdp::CdpError;
-use crate::renderer::context::ContextOptions;
 use crate::renderer::launcher::Launcher;
 use crate::renderer::page::{Failed, Page};
 use crate::renderer::{
@@ -45,10 +47,13 @@ use crate::renderer::{
 
 use checkout::{Busy, InUse, Place, Warm};
 use contexts::{Checkout, Contexts};
+use manner::Manner;
 use recycle::RecyclePolicy;
 use relief::Watched;
 use supervisor::BrowserState;
 
+pub use crate::job::Isolation;
+pub use manner::ScriptPolicy;
 pub use status::{PoolStatus, Renderer};
 
 /// A browser that does not open a context within this hangs (80 ms is usual).
@@ -56,15 +61,6 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A browser that does not say its version within this hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How much jobs share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// Jobs of one tenant follow each other in the same warm page.
-    Tenant,
-    /// Every job gets a context of its own. About five times slower.
-    Job,
-}
 
 /// How a pool is made.
 #[derive(Debug, Clone)]
@@ -75,16 +71,30 @@ pub struct PoolConfig {
     pub browser: BrowserConfig,
     /// At most this many contexts at once; see [`Pool::set_max_contexts`].
     pub max_contexts: usize,
-    /// How much jobs share.
+    /// How much jobs share, where a request does not say.
     pub isolation: Isolation,
+    /// Whether and for how long scripts run.
+    pub scripts: ScriptPolicy,
     /// No job renders longer, whatever it asks for.
     pub max_timeout: Duration,
     /// How long a context serves.
     pub recycle: RecyclePolicy,
 }
 
+/// What a job asks for when it wants a context.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    tenant: &'a Arc<str>,
+    job: u64,
+    manner: Manner,
+    deadline: Instant,
+    allowed: Duration,
+}
+
 #[derive(Debug, Default, Clone, Copy)]
 struct Counters {
+    /// Contexts that were to be opened.
+    numbers: u64,
     opened: u64,
     starts: u64,
     deaths: u64,
@@ -99,6 +109,8 @@ struct Shared {
     counters: Mutex<Counters>,
     /// The contexts in the hands of jobs, by the number of their opening.
     busy: Mutex<HashMap<u64, InUse>>,
+    /// Browsers that serve one context only, by its number.
+    own: Mutex<HashMap<u64, Browser>>,
     /// Who hears of them.
     watch: Watched,
     state: watch::Sender<BrowserState>,
@@ -127,6 +139,7 @@ impl Pool {
             contexts: Mutex::new(Contexts::new(config.max_contexts)),
             counters: Mutex::default(),
             busy: Mutex::default(),
+            own: Mutex::default(),
             watch: Watched::default(),
             state: watch::Sender::new(BrowserState::Starting),
             readiness: watch::Sender::new(BrowserState::Starting.readiness()),
@@ -188,6 +201,7 @@ impl Pool {
         {
             tracing::error!(%error, "the browser's supervisor ended abnormally");
         }
+        self.shared.end_all_own().await;
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
     }
@@ -226,7 +240,9 @@ impl Shared {
     async fn render(self: &Arc<Self>, request: RenderRequest) -> Result<Rendered, Failure> {
         let allowed = request.options.timeout.min(self.config.max_timeout);
         let deadline = Instant::now() + allowed;
-        let mut busy = self.checkout((&request.tenant, request.job), deadline, allowed).await?;
+        let manner = self.manner(&request)?;
+        let asked = Asked { tenant: &request.tenant, job: request.job, manner, deadline, allowed };
+        let mut busy = self.checkout(asked).await?;
         let Some(warm) = busy.warm() else { return Err(closed()) };
         let result = warm.page.render(&request, deadline).await.map_err(|mut failed| {
             failed.failure = failed.failure.with_memory(warm.context.footprint());
@@ -275,13 +291,9 @@ impl Shared {
         }
     }
 
-    /// A context for one job of `tenant`.
-    async fn checkout(
-        self: &Arc<Self>,
-        (tenant, job): (&Arc<str>, u64),
-        deadline: Instant,
-        allowed: Duration,
-    ) -> Result<Busy, Failure> {
+    /// A context for one job.
+    async fn checkout(self: &Arc<Self>, asked: Asked<'_>) -> Result<Busy, Failure> {
+        let Asked { tenant, job, manner, deadline, allowed } = asked;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -290,10 +302,14 @@ impl Shared {
             if self.stop.is_cancelled() {
                 return Err(closed());
             }
-            match self.contexts(|contexts| contexts.checkout(tenant)) {
+            let found = self.contexts(|contexts| {
+                if manner.is_kept() { contexts.checkout(tenant) } else { contexts.place() }
+            });
+            match found {
                 Checkout::Warm(warm) => {
                     let place = Place::taken(self);
-                    if warm.is_sound() {
+                    // Its tenant's rules may have changed.
+                    if warm.is_sound() && warm.manner == manner {
                         return Ok(Busy::new(self, (tenant, job), warm, place));
                     }
                     // Not to be held against the next one that breaks.
@@ -304,7 +320,7 @@ impl Shared {
                 }
                 Checkout::Open { evicted } => {
                     let place = Place::taken(self);
-                    return self.open((tenant, job), place, evicted, deadline, allowed).await;
+                    return self.open(asked, place, evicted).await;
                 }
                 Checkout::Wait => {
                     timeout_at(deadline, changed).await.map_err(|_| no_context(allowed))?;
@@ -317,16 +333,16 @@ impl Shared {
     /// abandoned meanwhile, what was opened is closed before the place is free.
     async fn open(
         self: &Arc<Self>,
-        (tenant, job): (&Arc<str>, u64),
+        asked: Asked<'_>,
         place: Place,
         evicted: Option<Warm>,
-        deadline: Instant,
-        allowed: Duration,
     ) -> Result<Busy, Failure> {
         let (sender, receiver) = oneshot::channel();
-        let (shared, tenant) = (Arc::clone(self), Arc::clone(tenant));
+        let (shared, tenant) = (Arc::clone(self), Arc::clone(asked.tenant));
+        let Asked { job, manner, deadline, allowed, .. } = asked;
         let opening = async move {
-            let opened = shared.open_in((&tenant, job), place, evicted, deadline, allowed).await;
+            let asked = Asked { tenant: &tenant, job, manner, deadline, allowed };
+            let opened = shared.open_in(asked, place, evicted).await;
             // Nobody waits any more: dropping it closes it.
             drop(sender.send(opened));
         };
@@ -336,19 +352,26 @@ impl Shared {
 
     async fn open_in(
         self: &Arc<Self>,
-        (tenant, job): (&Arc<str>, u64),
+        asked: Asked<'_>,
         place: Place,
         evicted: Option<Warm>,
-        deadline: Instant,
-        allowed: Duration,
     ) -> Result<Busy, Failure> {
+        let Asked { tenant, job, manner, deadline, allowed } = asked;
         if let Some(warm) = evicted {
             // The new one may not be there before the old one is gone.
             checkout::close_now(self, warm).await;
         }
-        let browser = self.wait_for_browser(deadline).await?;
+        let number = self.counters(|counters| {
+            counters.numbers += 1;
+            counters.numbers
+        });
+        let browser = if manner.has_own_browser() {
+            self.launch_own(number, deadline).await?
+        } else {
+            self.wait_for_browser(deadline).await?
+        };
         // Not the document's time: nothing of it has been looked at yet.
-        let context = match browser.open_context(ContextOptions::default(), OPEN_TIMEOUT).await {
+        let context = match browser.open_context(manner.context(), OPEN_TIMEOUT).await {
             Ok(context) => context,
             Err(CdpError::Timeout { .. }) => {
                 tracing::warn!(
@@ -360,12 +383,10 @@ impl Shared {
             }
             Err(error) => return Err(Failed::from_cdp(&error, allowed).failure),
         };
-        let number = self.counters(|counters| {
-            counters.opened += 1;
-            counters.opened
-        });
-        let page = Page::of(&context);
-        let warm = Warm { number, context, page, browser, jobs: 0, opened: Instant::now() };
+        self.counters(|counters| counters.opened += 1);
+        let page = Page::of(&context, self.config.scripts.time);
+        let opened = Instant::now();
+        let warm = Warm { number, context, page, browser, jobs: 0, opened, manner };
         Ok(Busy::new(self, (tenant, job), warm, place))
     }
 
@@ -391,11 +412,6 @@ impl Shared {
         let readiness = state.readiness();
         self.state.send_replace(state);
         self.readiness.send_if_modified(|now| std::mem::replace(now, readiness) != *now);
-    }
-
-    /// Whether contexts are never used twice.
-    fn keeps_nothing(&self) -> bool {
-        self.config.isolation == Isolation::Job || self.stop.is_cancelled()
     }
 
     /// Gives up all idle contexts; their browser is dead or about to be.

@@ -6,24 +6,46 @@ use std::time::Duration;
 /// How long a context may serve. What broke is destroyed in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecyclePolicy {
-    /// After this many jobs. Warm pages were seen not to grow over 4,000
-    /// receipts; this bounds what was not seen.
-    pub max_jobs: u32,
+    /// After this many jobs.
+    pub max_jobs: u64,
     /// After this long.
     pub max_age: Duration,
+    /// When its renderer holds more bytes than this after a job.
+    pub max_bytes: u64,
 }
 
 impl Default for RecyclePolicy {
+    /// For ever.
     fn default() -> Self {
-        Self { max_jobs: 5_000, max_age: Duration::from_secs(6 * 3600) }
+        Self { max_jobs: u64::MAX, max_age: Duration::MAX, max_bytes: u64::MAX }
     }
 }
 
+/// Why a context has served long enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// So many jobs.
+    Jobs,
+    /// So old.
+    Age,
+    /// So much memory.
+    Memory,
+}
+
 impl RecyclePolicy {
-    /// Whether a context that has served `jobs` jobs in `age` is due.
+    /// Whether a context that has served `jobs` jobs in `age`, and whose renderer
+    /// holds `bytes` (`None`: not known), is due, and why.
     #[must_use]
-    pub fn is_due(&self, jobs: u32, age: Duration) -> bool {
-        jobs >= self.max_jobs || age >= self.max_age
+    pub fn due(&self, jobs: u64, age: Duration, bytes: Option<u64>) -> Option<Due> {
+        if jobs >= self.max_jobs {
+            Some(Due::Jobs)
+        } else if age >= self.max_age {
+            Some(Due::Age)
+        } else if bytes.is_some_and(|bytes| bytes > self.max_bytes) {
+            Some(Due::Memory)
+        } else {
+            None
+        }
     }
 }
 
@@ -47,11 +69,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_context_is_due_after_its_jobs_or_its_time() {
-        let policy = RecyclePolicy { max_jobs: 10, max_age: Duration::from_secs(60) };
-        assert!(!policy.is_due(9, Duration::from_secs(59)));
-        assert!(policy.is_due(10, Duration::ZERO));
-        assert!(policy.is_due(0, Duration::from_secs(60)));
+    fn a_context_is_due_after_its_jobs_its_time_or_when_it_is_fat() {
+        let policy =
+            RecyclePolicy { max_jobs: 10, max_age: Duration::from_secs(60), max_bytes: 100 };
+        assert_eq!(policy.due(9, Duration::from_secs(59), Some(100)), None);
+        assert_eq!(policy.due(9, Duration::from_secs(59), None), None);
+        assert_eq!(policy.due(10, Duration::ZERO, None), Some(Due::Jobs));
+        assert_eq!(policy.due(0, Duration::from_secs(60), None), Some(Due::Age));
+        assert_eq!(policy.due(0, Duration::ZERO, Some(101)), Some(Due::Memory));
+        assert_eq!(RecyclePolicy::default().due(1 << 40, Duration::MAX / 2, Some(1 << 40)), None);
     }
 
     #[test]

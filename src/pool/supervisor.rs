@@ -119,7 +119,7 @@ async fn serve(shared: &Arc<Shared>, browser: &Browser) -> bool {
     true
 }
 
-fn unavailable(error: &LaunchError) -> Failure {
+pub(super) fn unavailable(error: &LaunchError) -> Failure {
     let mut message = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {

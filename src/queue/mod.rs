@@ -58,7 +58,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::job::{Name, Output, Priority, Status};
+use crate::job::{Name, Output, Priority, Rules, Status};
 
 pub use self::client::{Answer, Client};
 pub use self::connect::{Address, TlsFiles};
@@ -144,6 +144,8 @@ pub struct Claimed {
     pub uncounted: u32,
     /// Bytes that it needs, where it outgrew what it was given: it runs alone with them.
     pub needs: Option<u64>,
+    /// What an operator decided for its tenant.
+    pub rules: Rules,
 }
 
 /// What is claimed next.

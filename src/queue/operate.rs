@@ -11,7 +11,7 @@ use super::transitions::unexpected;
 use super::{QueueError, limits};
 use crate::failure::Failure;
 use crate::job::reply::ReplyError;
-use crate::job::{Job, Name, Priority, Reply, Status};
+use crate::job::{Isolation, Job, Name, Priority, Reply, Rules, Status};
 
 /// How often a job that changes under our hands is looked at again.
 const LOOKS: u32 = 5;
@@ -86,6 +86,10 @@ pub struct TenantChange {
     pub jobs: Option<u64>,
     /// Bytes of documents it may have; 0: no limit.
     pub bytes: Option<u64>,
+    /// How much its jobs share; `Some(None)`: as the workers are configured.
+    pub isolation: Option<Option<Isolation>>,
+    /// Whether its documents' scripts may run; `Some(None)`: as the workers are configured.
+    pub scripts: Option<Option<bool>>,
 }
 
 /// A tenant, as the queue knows it.
@@ -103,6 +107,10 @@ pub struct Tenant {
     pub jobs_cap: Option<u64>,
     /// Bytes of documents it may have, where an operator said so.
     pub bytes_cap: Option<u64>,
+    /// How much its jobs share, where an operator said so.
+    pub isolation: Option<&'static str>,
+    /// Whether its documents' scripts may run, where an operator said so.
+    pub scripts: Option<bool>,
     /// Living jobs.
     pub jobs: u64,
     /// Bytes of their documents.
@@ -210,6 +218,13 @@ impl Queue {
         for (field, number) in numbers {
             let kept = number.map(|n| if n == 0 { String::new() } else { n.to_string() });
             fields.extend(kept.map(|kept| (field, kept)));
+        }
+        if let Some(isolation) = change.isolation {
+            fields.push(("isolation", isolation.map_or("", Isolation::as_str).to_owned()));
+        }
+        if let Some(scripts) = change.scripts {
+            let kept = scripts.map_or("", |on| if on { "on" } else { "off" });
+            fields.push(("scripts", kept.to_owned()));
         }
         self.configure(self.keys().tenant(tenant), tenant, &fields).await
     }
@@ -326,6 +341,8 @@ fn tenant(
         from.get(field).and_then(|text| text.parse::<u64>().ok())
     };
     let fails = number(used, "fails").unwrap_or(0);
+    let word = |field: &str| set.get(field).map_or("", String::as_str);
+    let rules = Rules::read(word("isolation"), word("scripts"));
     Tenant {
         name: name.to_owned(),
         state: State::from_name(set.get("state").map(String::as_str)).unwrap_or_default(),
@@ -333,6 +350,8 @@ fn tenant(
         running_cap: number(set, "running"),
         jobs_cap: number(set, "jobs"),
         bytes_cap: number(set, "bytes"),
+        isolation: rules.isolation.map(Isolation::as_str),
+        scripts: rules.scripts,
         jobs: number(used, "jobs").unwrap_or(0),
         bytes: number(used, "bytes").unwrap_or(0),
         running: number(used, "running").unwrap_or(0),

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::redis::{Inner, Queue, millis};
 use super::script::By;
 use super::{Admitted, Claimed, Ending, Lease, Next, Past, QueueError, Renewed, Settled, Token};
-use crate::job::{Job, Name, Output, Priority};
+use crate::job::{Job, Name, Output, Priority, Rules};
 
 /// How long a result may wait between being pushed and being accepted.
 const OUT_TTL_MS: u64 = 60_000;
@@ -428,8 +428,21 @@ fn claimed(value: Value, token: Option<&str>) -> Result<Option<Claimed>, QueueEr
 }
 
 fn read_claim(fields: &[String], token: &str) -> Option<Claimed> {
-    let [name, attempts, max, admitted, deadline, crashes, priority, now, cancelled, tries, needs] =
-        fields
+    let [
+        name,
+        attempts,
+        max,
+        admitted,
+        deadline,
+        crashes,
+        priority,
+        now,
+        cancelled,
+        tries,
+        needs,
+        isolation,
+        scripts,
+    ] = fields
     else {
         return None;
     };
@@ -449,6 +462,7 @@ fn read_claim(fields: &[String], token: &str) -> Option<Claimed> {
         cancelled: cancelled == "1",
         uncounted: tries.parse().ok()?,
         needs: needs.parse().ok().filter(|needs| *needs > 0),
+        rules: Rules::read(isolation, scripts),
     })
 }
 

@@ -59,10 +59,11 @@ impl Shelf {
     /// The document with a base. It stands before everything but the doctype,
     /// so that it is the first one; the parser makes a `<head>` for it, and
     /// merges the attributes of an `<html>` that comes later into its own.
-    pub(crate) fn with_base(&self, html: &str) -> String {
+    /// `head` follows it.
+    pub(crate) fn with_base(&self, html: &str, head: &str) -> String {
         let (before, after) = html.split_at(after_doctype(html));
         let base = format!("<base href=\"{}\">", self.origin);
-        [before, &base, after].concat()
+        [before, &base, head, after].concat()
     }
 
     /// What `url` leads to. The whole path counts; where there is no such asset,
@@ -177,14 +178,14 @@ mod tests {
         ] {
             let rest = "b'><html><head><title>x</title>";
             assert_eq!(
-                shelf.with_base(&format!("{before}{rest}")),
+                shelf.with_base(&format!("{before}{rest}"), ""),
                 format!("{before}{base}{rest}"),
                 "{before}"
             );
         }
         for html in ["<!-- never closed <!doctype html>", "text <!doctype html>", "<!doctype html"]
         {
-            assert_eq!(shelf.with_base(html), format!("{base}{html}"));
+            assert_eq!(shelf.with_base(html, "<x>"), format!("{base}<x>{html}"));
         }
     }
 
@@ -219,7 +220,7 @@ mod tests {
         #[test]
         fn any_document_is_survived(html in "(<!|--|>|doctype|<\\?|é| |<p>){0,20}") {
             let shelf = shelf(&["a.png"]);
-            proptest::prop_assert_eq!(shelf.with_base(&html).len() - html.len(), 63);
+            proptest::prop_assert_eq!(shelf.with_base(&html, "").len() - html.len(), 63);
         }
     }
 }

@@ -14,7 +14,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chromiumoxide::cdp::browser_protocol::browser::BrowserContextId;
+use chromiumoxide::cdp::browser_protocol::browser::{
+    BrowserContextId, SetDownloadBehaviorBehavior, SetDownloadBehaviorParams,
+};
 use chromiumoxide::cdp::browser_protocol::emulation::SetScriptExecutionDisabledParams;
 use chromiumoxide::cdp::browser_protocol::inspector;
 use chromiumoxide::cdp::browser_protocol::page;
@@ -24,6 +26,7 @@ use chromiumoxide::cdp::browser_protocol::target::{
 };
 use chromiumoxide::cdp::js_protocol::heap_profiler::CollectGarbageParams;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -84,6 +87,15 @@ pub struct Context {
     target: String,
     session: Session,
     renderer: Option<Renderer>,
+    options: ContextOptions,
+}
+
+/// What is granted to a context; all else is refused without asking.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Granted<'a> {
+    permissions: [&'a str; 0],
+    browser_context_id: &'a str,
 }
 
 /// How Chromium says that a context does not exist.
@@ -124,6 +136,15 @@ impl Context {
         let params = CreateBrowserContextParams::builder().dispose_on_detach(true).build();
         let id = connection.call(params, left()).await?.browser_context_id;
         let mut unfinished = Unfinished { connection: &connection, id: Some(id.clone()) };
+        if options.scripts {
+            let mut downloads = SetDownloadBehaviorParams::new(SetDownloadBehaviorBehavior::Deny);
+            downloads.browser_context_id = Some(id.clone());
+            let granted = Granted { permissions: [], browser_context_id: id.inner() };
+            tokio::try_join!(
+                async { connection.call(downloads, left()).await.map(drop) },
+                connection.call_raw("Browser.grantPermissions", &granted, left()),
+            )?;
+        }
         let mut params = CreateTargetParams::new("about:blank");
         params.browser_context_id = Some(id);
         (params.width, params.height) = (Some(1), Some(1));
@@ -166,7 +187,7 @@ impl Context {
         let id = unfinished.id.take();
         drop(unfinished);
         let target = target.inner().clone();
-        Ok(Self { connection, id, target, session, renderer })
+        Ok(Self { connection, id, target, session, renderer, options })
     }
 
     /// The page's session.
@@ -179,6 +200,12 @@ impl Context {
     #[must_use]
     pub fn frame_id(&self) -> &str {
         &self.target
+    }
+
+    /// What kind of page it has.
+    #[must_use]
+    pub fn options(&self) -> ContextOptions {
+        self.options
     }
 
     /// Cancelled when the page can do nothing any more.

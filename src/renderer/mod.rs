@@ -38,7 +38,7 @@ use time::OffsetDateTime;
 
 use crate::failure::Failure;
 pub use crate::job::reply::Warning;
-use crate::job::{Asset, RenderOptions};
+use crate::job::{Asset, RenderOptions, Rules};
 
 /// One document to render.
 #[derive(Debug, Clone)]
@@ -51,6 +51,8 @@ pub struct RenderRequest {
     pub html: Arc<str>,
     /// What it refers to by relative URLs.
     pub assets: Arc<[Asset]>,
+    /// What an operator decided for this tenant.
+    pub rules: Rules,
     /// How to print it; `timeout` is within the worker's maximum already.
     pub options: Arc<RenderOptions>,
     /// The PDF's only date, where the options give none: the job's admission.

@@ -127,6 +127,7 @@ mod tests {
         let request = RenderRequest {
             job: 0,
             tenant: "t".into(),
+            rules: crate::job::Rules::default(),
             html: html.into(),
             assets: Arc::default(),
             options: Arc::new(options),

@@ -33,9 +33,6 @@ use crate::queue::Claimed;
 /// It is asked again at least so often.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Documents' scripts do not run.
-const NO_SCRIPTS: bool = false;
-
 /// What an attempt was given. Dropping it gives it back.
 pub(super) struct Admission {
     ticket: Option<Ticket>,
@@ -93,7 +90,7 @@ impl Attempt {
             .assets
             .iter()
             .filter(|asset| asset.media_type.starts_with("image/"))
-            .fold(Features::of(&job.html, NO_SCRIPTS), |features, image| {
+            .fold(Features::of(&job.html, job.options.script.is_some()), |features, image| {
                 features.with_image(&image.bytes)
             });
         let ticket = live.ask(Asked {

@@ -187,6 +187,7 @@ impl Attempt {
         let request = RenderRequest {
             job: admission.number(),
             tenant: job.name.tenant().into(),
+            rules: claimed.rules,
             html: job.html.as_str().into(),
             assets: job.assets.as_slice().into(),
             options: Arc::new(options),

@@ -53,6 +53,7 @@ pub(super) fn work(number: usize) -> Work {
             cancelled: false,
             uncounted: 0,
             needs: None,
+            rules: crate::job::Rules::default(),
         },
         job: None,
     }

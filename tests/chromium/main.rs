@@ -19,5 +19,7 @@ mod printed;
 mod relief;
 mod rendering;
 mod rolls;
+mod scripts;
 mod supervision;
 mod support;
+mod tenants;

@@ -11,9 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tillroll::failure::Failure;
-use tillroll::job::options;
+use tillroll::job::{Rules, options};
 use tillroll::pool::recycle::RecyclePolicy;
-use tillroll::pool::{Isolation, Pool, PoolConfig};
+use tillroll::pool::{Isolation, Pool, PoolConfig, ScriptPolicy};
 use tillroll::renderer::launcher::Launcher;
 use tillroll::renderer::pdf::Document;
 use tillroll::renderer::{Render, RenderRequest, Rendered};
@@ -28,6 +28,7 @@ pub(crate) fn config() -> PoolConfig {
         browser: support::jailed(),
         max_contexts: 4,
         isolation: Isolation::Tenant,
+        scripts: ScriptPolicy { allowed: true, time: Duration::from_secs(5) },
         max_timeout: Duration::from_secs(60),
         recycle: RecyclePolicy::default(),
     }
@@ -50,6 +51,7 @@ pub(crate) fn request(tenant: &str, html: &str, options: Value) -> RenderRequest
     RenderRequest {
         job: 0,
         tenant: tenant.into(),
+        rules: Rules::default(),
         html: html.into(),
         assets: Arc::default(),
         options: Arc::new(options),
@@ -143,6 +145,11 @@ impl Printed {
     /// The first page as grey pixels, one per point and row by row.
     pub(crate) fn pixels(&self) -> Vec<Vec<u8>> {
         self.grey(&["-r", "72"])
+    }
+
+    /// The first page as grey pixels at `dpi` dots per inch.
+    pub(crate) fn pixels_at(&self, dpi: u32) -> Vec<Vec<u8>> {
+        self.grey(&["-r", &dpi.to_string()])
     }
 
     /// One row of the first page as grey pixels.

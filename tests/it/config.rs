@@ -99,7 +99,7 @@ fn every_mistake_is_reported_at_once_with_its_source() {
         &given,
         &[
             ("TILLROLL_REDIS_URL", "redis://h"),
-            ("TILLROLL_RENDERER__ISOLATION", "browser"),
+            ("TILLROLL_RENDERER__ISOLATION", "machine"),
             ("UNRELATED", "x"),
         ],
     );
@@ -110,7 +110,7 @@ fn every_mistake_is_reported_at_once_with_its_source() {
         format!("{shown}:7: memory.limit = \"512\", but it has no unit"),
         format!("{shown}:8: memory.reserve = \"…\", but it is an array"),
         "unknown key TILLROLL_REDIS_URL; did you mean TILLROLL_REDIS__URL?".into(),
-        "variable TILLROLL_RENDERER__ISOLATION: renderer.isolation = \"browser\", but a browser for each tenant is not supported yet".into(),
+        "variable TILLROLL_RENDERER__ISOLATION: renderer.isolation = \"machine\"; expected \"tenant\" or \"job\" or \"browser\"".into(),
         "flag --set: renderer.nice = \"20\"; expected a number from 0 to 19".into(),
         "--set http.listen: expected section.key=value".into(),
         "flag --log-level: log.level = \"loud\"; expected \"error\" or \"warn\"".into(),

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::cli::{Session, parts};
 use crate::config::values;
-use crate::job::RenderOptions;
+use crate::job::{RenderOptions, Rules};
 use crate::pool::Pool;
 use crate::renderer::processes::{self, Kind};
 use crate::renderer::{Render, RenderRequest, jail};
@@ -78,6 +78,7 @@ async fn render(pool: &Pool, seen: &mut Seen) {
     let request = RenderRequest {
         job: 0,
         tenant: "doctor".into(),
+        rules: Rules::default(),
         html: html.into(),
         options: Arc::new(RenderOptions::default()),
         assets: Arc::default(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::failure::{Class, Failure};
 use crate::job::length::MAX_POINTS;
+use crate::job::script::WaitFor;
 use crate::renderer::cdp::{CdpError, CloseReason};
 use crate::renderer::pdf::Malformed;
 
@@ -91,6 +92,62 @@ impl Failed {
             "render_timeout",
             format!("the document was not rendered within {} ms", allowed.as_millis()),
             "make the document simpler, or give it more time (`timeout_ms`)",
+        )
+    }
+
+    /// The same, while the document's scripts ran: they are to blame.
+    pub(super) fn of_script(self, allowed: Duration) -> Self {
+        if self.failure.code != "render_timeout" {
+            return self;
+        }
+        Self::broken(
+            Class::Document,
+            "script_timeout",
+            format!(
+                "the document's scripts did not come to an end within {} ms",
+                allowed.as_millis()
+            ),
+            "look for a loop without an end, or give it more time (`timeout_ms`)",
+        )
+    }
+
+    /// What was waited for did not come. `error` is the name of what it threw last.
+    pub(super) fn wait_for_unmet(wait_for: &WaitFor, time: Duration, error: Option<&str>) -> Self {
+        // Only a few names: whatever the document says must not get into a log.
+        const NAMES: [&str; 3] = ["ReferenceError", "SyntaxError", "TypeError"];
+        let what = match wait_for {
+            WaitFor::Selector(_) => "no element came for the selector of `wait_for`",
+            WaitFor::Expression(_) => "the expression of `wait_for` did not become true",
+        };
+        let threw = NAMES.iter().find(|name| Some(**name) == error);
+        let threw = threw.map(|name| format!("; it threw a {name} last")).unwrap_or_default();
+        Self::broken(
+            Class::Document,
+            "wait_for_unmet",
+            format!("{what} in {} ms of the document's time{threw}", time.as_millis()),
+            "try it in a browser's console; the document's warnings say what its scripts lacked, \
+             and `renderer.script_time` is how much time they see pass",
+        )
+    }
+
+    /// A script opened one dialog after the other.
+    pub(super) fn too_many_dialogs(most: u32) -> Self {
+        Self::broken(
+            Class::Document,
+            "too_many_dialogs",
+            format!("the document's scripts opened more than {most} dialogs"),
+            "take alert, confirm and prompt out of them: nobody is there to answer",
+        )
+    }
+
+    /// The page went elsewhere.
+    pub(super) fn page_left() -> Self {
+        Self::broken(
+            Class::Document,
+            "page_left",
+            "the document led its page away, to another address or to a new load of itself".into(),
+            "take `location`, reloads and forms that submit themselves out of it: a document is \
+             printed where it stands",
         )
     }
 
@@ -202,6 +259,26 @@ mod tests {
             assert_eq!(failed.page_is_sound, sound, "{message}");
             assert!(!failed.failure.remedy.is_empty());
         }
+    }
+
+    #[test]
+    fn only_known_names_of_errors_are_told() {
+        let wait_for = WaitFor::Expression("x".into());
+        let told = |error| {
+            Failed::wait_for_unmet(&wait_for, Duration::from_secs(5), error).failure.message
+        };
+        assert!(
+            told(Some("TypeError"))
+                .ends_with("5000 ms of the document's time; it threw a TypeError last")
+        );
+        assert!(told(Some("Total 12.00 for M. Moreau")).ends_with("time"));
+    }
+
+    #[test]
+    fn scripts_are_blamed_for_time_and_nothing_else() {
+        let allowed = Duration::from_secs(1);
+        assert_eq!(Failed::timed_out(allowed).of_script(allowed).failure.code, "script_timeout");
+        assert_eq!(Failed::browser_died().of_script(allowed).failure.code, "browser_died");
     }
 
     #[test]

@@ -184,6 +184,7 @@ impl Server<'_> {
             Found::Asset(asset) if !is_frame => {
                 let content_type = match asset.media_type {
                     "text/css" => "text/css; charset=utf-8",
+                    "text/javascript" => "text/javascript; charset=utf-8",
                     other => other,
                 };
                 let reply = Fulfill {

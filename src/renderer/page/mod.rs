@@ -6,6 +6,9 @@
 //!    └ only what changed            └ only if it loads any       └ one page, or relaxed and once more
 //! ```
 //!
+//! A document whose scripts run ([`script`]) has a page for itself alone, watched
+//! by a [`guard`].
+//!
 //! A document with assets is rendered the same way, with its requests answered
 //! beside it ([`fetch`]); one without pays nothing for that.
 //!
@@ -22,7 +25,9 @@ mod blame;
 mod calls;
 mod fetch;
 mod finish;
+mod guard;
 mod probe;
+mod script;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +45,7 @@ pub use blame::Failed;
 use finish::{Unfinished, finish};
 
 use super::assets::Shelf;
-use super::cdp::{CdpError, RawReply, Session};
+use super::cdp::{CdpError, Events, RawReply, Session};
 use super::context::Context;
 use super::paper::{self, MAX_SHRINK, Plan};
 use super::{RenderRequest, Rendered, Warning, markup};
@@ -67,6 +72,12 @@ pub struct Page {
     viewport: (u32, u32),
     media: Option<Media>,
     spent: bool,
+    /// Whether the browser draws frames by itself.
+    drawn: bool,
+    /// How much time scripts see pass.
+    script_time: Duration,
+    /// Where the page went; it is to stay.
+    strays: Events,
 }
 
 /// One render: its page, its deadline, what was noticed.
@@ -102,9 +113,10 @@ struct Size {
 }
 
 impl Page {
-    /// The page of a freshly opened context whose scripts are off.
+    /// The page of a freshly opened context. Where scripts are on, it serves one
+    /// document only, whose scripts see `script_time` pass.
     #[must_use]
-    pub fn of(context: &Context) -> Self {
+    pub fn of(context: &Context, script_time: Duration) -> Self {
         Self {
             session: context.session().clone(),
             frame: context.frame_id().to_owned(),
@@ -112,6 +124,9 @@ impl Page {
             viewport: (0, 0),
             media: None,
             spent: false,
+            drawn: context.options().frames,
+            script_time,
+            strays: context.session().events("Page.frameNavigated"),
         }
     }
 
@@ -143,12 +158,24 @@ impl Page {
             loaded: None,
             warnings: Vec::new(),
         };
-        if request.assets.is_empty() {
+        if request.assets.is_empty() && options.script.is_none() {
             let has_page_rules = markup::has_page_rules(&html);
-            return run.alone(request, &html, has_page_rules).await;
+            let rendered = run.alone(request, &html, has_page_rules).await;
+            return self.stayed().and(rendered);
         }
         let shelf = Shelf::of(&request.assets);
-        run.with_assets(request, &html, &shelf).await
+        let rendered = run.with_assets(request, &html, &shelf).await;
+        self.stayed().and(rendered)
+    }
+
+    /// Nothing in a document may lead its page away; where something did, what is
+    /// printed is not the document, and the next one would not be safe.
+    fn stayed(&mut self) -> Result<(), Failed> {
+        let mut strays = std::iter::from_fn(|| self.strays.try_next());
+        if strays.any(|event| guard::went_elsewhere(&event)) {
+            return Err(Failed::page_left());
+        }
+        Ok(())
     }
 }
 
@@ -182,10 +209,20 @@ impl Run<'_> {
         self.sheets = sheets.collect();
         let in_sheets = self.sheets.values().any(|css| markup::has_page_rules(css));
         let has_page_rules = in_sheets || markup::has_page_rules(html);
-        let html = shelf.with_base(html);
+        let scripts = self.options.script.is_some();
+        let head = if scripts { script::head(self.page.drawn) } else { String::new() };
+        let html = shelf.with_base(html, &head);
+        let mut guard = scripts.then(|| guard::Guard::of(&session, &self.page.frame));
+        let watched = async {
+            match &mut guard {
+                Some(guard) => guard.watch(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
         let result = tokio::select! {
             result = self.render(request, &html, has_page_rules, true) => result,
             failed = server.serve(deadline) => Err(failed),
+            failed = watched => Err(failed),
         };
         if result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
             fetch::close(&session, deadline).await.map_err(|error| self.failed(&error))?;
@@ -216,7 +253,12 @@ impl Run<'_> {
         }
         self.prepare(&plan).await?;
         let content = SetContent { frame_id: &self.page.frame.clone(), html };
-        self.raw("Page.setDocumentContent", &content).await?;
+        if let Some(script) = &self.options.script {
+            self.play(&content, script, request.options.info.date.unwrap_or(request.date)).await?;
+            self.note_script_errors().await?;
+        } else {
+            self.raw("Page.setDocumentContent", &content).await?;
+        }
         if loads_anything {
             self.wait_until_loaded().await?;
         }

@@ -4,6 +4,7 @@
 mod jobs;
 mod memory;
 mod restart;
+mod rules;
 mod settings;
 
 use std::process::{Child, Output, Stdio};
@@ -199,6 +200,8 @@ fn tenants_are_listed_shown_and_set() {
         ("--running", "many", "a number, or default"),
         ("--bytes", "5", "no unit"),
         ("--state", "shut", "open, paused or draining"),
+        ("--isolation", "machine", "tenant, job, browser or default"),
+        ("--scripts", "yes", "on, off or default"),
     ] {
         operator.misused(&["tenant", "set", "acme", flag, wrong], expected);
     }

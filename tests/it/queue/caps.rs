@@ -1,6 +1,7 @@
 //! What a tenant or the queue may have: running, waiting, paused, drained.
 
 use tillroll::job::Priority::{Bulk, Interactive};
+use tillroll::job::{Isolation, Rules};
 use tillroll::queue::operate::TenantChange;
 use tillroll::queue::{Admitted, Limit, Queue, State};
 use tillroll::worker::Stop;
@@ -48,6 +49,29 @@ async fn a_tenant_runs_no_more_jobs_than_its_cap() {
     // 0: the queue's default, which is none here.
     queue.change_tenant("acme", &running(0)).await.unwrap();
     assert_eq!(drain(&queue).await, 15 - 6);
+    rig.assert_consistent().await;
+}
+
+#[tokio::test]
+async fn what_was_decided_for_a_tenant_comes_with_each_claim() {
+    let rig = Rig::new();
+    let queue = rig.queue("w1").await;
+    rig.admit_many(&queue, Interactive, ("acme", "r"), 4).await;
+    let rules = |isolation, scripts| Rules { isolation, scripts };
+    let change = |isolation, scripts| TenantChange { isolation, scripts, ..Default::default() };
+    assert_eq!(expect_claim(&queue).await.rules, Rules::default());
+    let both = change(Some(Some(Isolation::Browser)), Some(Some(false)));
+    queue.change_tenant("acme", &both).await.unwrap();
+    let decided = rules(Some(Isolation::Browser), Some(false));
+    assert_eq!(expect_claim(&queue).await.rules, decided);
+    let tenant = queue.tenant("acme").await.unwrap().unwrap();
+    assert_eq!((tenant.isolation, tenant.scripts), (Some("browser"), Some(false)));
+    // What is not named stays; `None` is taken back.
+    queue.change_tenant("acme", &change(Some(None), None)).await.unwrap();
+    assert_eq!(expect_claim(&queue).await.rules, rules(None, Some(false)));
+    queue.change_tenant("acme", &change(None, Some(Some(true)))).await.unwrap();
+    assert_eq!(expect_claim(&queue).await.rules, rules(None, Some(true)));
+    queue.change_tenant("other", &change(Some(Some(Isolation::Job)), None)).await.unwrap();
     rig.assert_consistent().await;
 }
 

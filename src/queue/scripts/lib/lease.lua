@@ -34,11 +34,16 @@ local function take_lease(name, worker, token, lease_ms, at)
 end
 
 -- What a claim says of a job; the last fields are whether somebody cancelled it, how
--- many of its attempts failed without being counted, and what memory it was seen to need.
+-- many of its attempts failed without being counted, what memory it was seen to need,
+-- and what an operator decided for its tenant.
 -- `deadline`: by when it has to begin, where its record does not say that any more.
 local function claimed(name, at, deadline)
   local f = call('HMGET', P .. 'job:' .. name, 'attempts', 'max', 'admitted', 'deadline', 'crashes', 'priority', 'cancel', 'tries', 'needs')
-  return { name, f[1], f[2], f[3], deadline or f[4] or '0', f[5] or '0', f[6], tostring(at), f[7] or '0', f[8] or '0', f[9] or '0' }
+  local rules = call('HMGET', P .. 'tenant:' .. tenant_of(name), 'isolation', 'scripts')
+  return {
+    name, f[1], f[2], f[3], deadline or f[4] or '0', f[5] or '0', f[6], tostring(at), f[7] or '0', f[8] or '0',
+    f[9] or '0', rules[1] or '', rules[2] or '',
+  }
 end
 
 -- One line of a job's history: at most 20 are kept, the newest.
