@@ -102,10 +102,11 @@ fn only_a_few_types_are_served() {
     assert_eq!(read(of(r#""name":"A.JPG""#)).unwrap().assets[0].media_type, "image/jpeg");
     let given = r#""name":"logo","type":"Image/PNG""#;
     assert_eq!(read(of(given)).unwrap().assets[0].media_type, "image/png");
+    assert_eq!(read(of(r#""name":"a.mjs""#)).unwrap().assets[0].media_type, "text/javascript");
     let charset = r#""name":"a","type":"text/css; charset=utf-8""#;
     assert_eq!(read(of(charset)).unwrap().assets[0].media_type, "text/css");
     for rest in [
-        r#""name":"a.js""#,
+        r#""name":"a.html""#,
         r#""name":"logo""#,
         r#""name":"a.png","type":"text/html""#,
         r#""name":"a.svg","type":"application/xml""#,

@@ -87,7 +87,6 @@ pub struct Context {
     target: String,
     session: Session,
     renderer: Option<Renderer>,
-    options: ContextOptions,
 }
 
 /// What is granted to a context; all else is refused without asking.
@@ -187,7 +186,7 @@ impl Context {
         let id = unfinished.id.take();
         drop(unfinished);
         let target = target.inner().clone();
-        Ok(Self { connection, id, target, session, renderer, options })
+        Ok(Self { connection, id, target, session, renderer })
     }
 
     /// The page's session.
@@ -200,12 +199,6 @@ impl Context {
     #[must_use]
     pub fn frame_id(&self) -> &str {
         &self.target
-    }
-
-    /// What kind of page it has.
-    #[must_use]
-    pub fn options(&self) -> ContextOptions {
-        self.options
     }
 
     /// Cancelled when the page can do nothing any more.

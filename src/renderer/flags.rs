@@ -12,10 +12,6 @@ const FLAGS: &[(&str, &str)] = &[
     ("--remote-debugging-pipe", "commands on descriptor 3, replies on 4; no port to connect to"),
     ("--no-startup-window", "no first tab: every page is one that we opened"),
     ("--enable-begin-frame-control", "targets that never draw a frame: a third less CPU"),
-    (
-        "--run-all-compositor-stages-before-draw",
-        "frames issued by hand, for documents with scripts",
-    ),
     ("--block-new-web-contents", "window.open and links open nothing"),
     ("--enable-low-end-device-mode", "measured: 38 instead of 92 MB a renderer"),
     ("--disable-gpu", "there is none"),
@@ -55,11 +51,7 @@ const FLAGS: &[(&str, &str)] = &[
 ];
 
 /// Those of them that only the headless shell knows.
-const SHELL_ONLY: [&str; 3] = [
-    "--enable-begin-frame-control",
-    "--run-all-compositor-stages-before-draw",
-    "--block-new-web-contents",
-];
+const SHELL_ONLY: [&str; 2] = ["--enable-begin-frame-control", "--block-new-web-contents"];
 
 /// Features that are switched off; Chromium reads only one such list.
 const FEATURES_OFF: &[(&str, &str)] = &[

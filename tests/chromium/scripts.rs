@@ -158,6 +158,11 @@ async fn scripts_run_only_where_job_operator_and_jail_allow_it() {
 async fn scripts_have_a_clock_of_their_own() {
     let pool = pool().await;
     let started = Instant::now();
+    let faded = "<style>@keyframes in { from { opacity: 0 } } p { animation: in 1s } b { animation: in 1s infinite }</style>
+        <p style='background:black;height:200px'></p><b>on and on</b>";
+    let printed = Printed::of(run(&pool, faded).await.unwrap());
+    let black = printed.pixels().iter().flatten().filter(|pixel| **pixel < 10).count();
+    assert!(black > 50_000, "{black}");
     let ticks =
         "let n = 0; setInterval(() => say(`${++n} ticks ${new Date().toISOString()}`), 100)";
     let text = says(&pool, ticks).await;
@@ -169,7 +174,30 @@ async fn scripts_have_a_clock_of_their_own() {
         new IntersectionObserver(() => see('intersected')).observe(o);
         document.fonts.ready.then(() => see('fonts'));";
     assert!(says(&pool, seen).await.contains("fonts,intersected,resized"));
+    let sizes = "o.style.padding = '3px'; o.style.width = '50px'; const seen = [];
+        new ResizeObserver(([e]) => { seen.push(e.contentRect.width, e.borderBoxSize[0].inlineSize); say(seen); }).observe(o);
+        setTimeout(() => { o.style.width = '150px' }, 300);";
+    assert!(says(&pool, sizes).await.contains("50,56,150,156"));
     assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripted_jobs_run_beside_each_other() {
+    let pool = pool().await;
+    let one = |n: usize| {
+        let (pool, script) = (&pool, format!("requestAnimationFrame(() => say('number {n}'))"));
+        async move { says(pool, &script).await }
+    };
+    for round in 0..4 {
+        let n = round * 3;
+        let texts = tokio::join!(one(n), one(n + 1), one(n + 2));
+        for (text, n) in [(texts.0, n), (texts.1, n + 1), (texts.2, n + 2)] {
+            assert!(text.contains(&format!("number {n}")), "{text}");
+        }
+    }
+    let status = pool.status();
+    assert_eq!((status.opened, status.starts, status.deaths), (12, 1, 0), "{status:?}");
     pool.close().await;
 }
 

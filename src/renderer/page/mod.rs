@@ -72,8 +72,6 @@ pub struct Page {
     viewport: (u32, u32),
     media: Option<Media>,
     spent: bool,
-    /// Whether the browser draws frames by itself.
-    drawn: bool,
     /// How much time scripts see pass.
     script_time: Duration,
     /// Where the page went; it is to stay.
@@ -124,7 +122,6 @@ impl Page {
             viewport: (0, 0),
             media: None,
             spent: false,
-            drawn: context.options().frames,
             script_time,
             strays: context.session().events("Page.frameNavigated"),
         }
@@ -210,8 +207,7 @@ impl Run<'_> {
         let in_sheets = self.sheets.values().any(|css| markup::has_page_rules(css));
         let has_page_rules = in_sheets || markup::has_page_rules(html);
         let scripts = self.options.script.is_some();
-        let head = if scripts { script::head(self.page.drawn) } else { String::new() };
-        let html = shelf.with_base(html, &head);
+        let html = shelf.with_base(html, if scripts { script::HEAD } else { "" });
         let mut guard = scripts.then(|| guard::Guard::of(&session, &self.page.frame));
         let watched = async {
             match &mut guard {
@@ -255,7 +251,7 @@ impl Run<'_> {
         let content = SetContent { frame_id: &self.page.frame.clone(), html };
         if let Some(script) = &self.options.script {
             self.play(&content, script, request.options.info.date.unwrap_or(request.date)).await?;
-            self.note_script_errors().await?;
+            self.end_of_play().await?;
         } else {
             self.raw("Page.setDocumentContent", &content).await?;
         }

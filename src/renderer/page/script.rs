@@ -1,17 +1,19 @@
 //! A document whose scripts run, on a clock of its own.
 //!
 //! ```text
-//! clock stopped ─▶ document set ─▶ a step of time ─▶ a frame ─▶ there? ─ yes ─▶ loaded, measured, printed
-//!                                    ▲                           │ no, time is left
-//!                                    └───────────────────────────┘
+//! clock stopped ─▶ document set ─▶ a step of time ─▶ there? ─ yes ─▶ animations ended ─▶ loaded, measured, printed
+//!                                    ▲                 │ no, time is left
+//!                                    └─────────────────┘
 //! ```
 //!
 //! The clock begins at the job's date, so that the same job sees the same time.
 //! It stands still while an asset is on its way, and once the time is over: what
-//! is printed does not change any more. Timers fire as fast as the machine can;
-//! after each step one frame is issued by hand, for `requestAnimationFrame`,
-//! animations and observers. (The full browser draws frames by itself, on a clock
-//! of its own; there frames are timers.)
+//! is printed does not change any more. Timers fire as fast as the machine can.
+//!
+//! No frame is ever drawn, so what waits for frames is given timers instead
+//! ([`HEAD`]). Frames issued by hand (`HeadlessExperimental.beginFrame`) would do
+//! for one page at a time only: three at once end Chromium's GPU process, and with
+//! it the browser (seen with 156.0.8078.79).
 //!
 //! Failures: `script_timeout` where a script does not come to an end,
 //! `wait_for_unmet`, and those of [`super::guard`].
@@ -34,26 +36,85 @@ const SHORT_STEP: Duration = Duration::from_millis(16);
 const LONG_STEP: Duration = Duration::from_millis(50);
 
 /// What stands before a document with scripts: a policy against workers, which
-/// would run outside of what is watched, and notes of what goes wrong. It takes
+/// would run outside of what is watched; notes of what goes wrong; and what waits
+/// for frames elsewhere, on timers. On paper everything is in view. It takes
 /// itself out again; the policy stays in force.
-const HEAD: &str = r#"<meta http-equiv="Content-Security-Policy" content="worker-src 'none'"><script>((drawn) => {
+pub(super) const HEAD: &str = r#"<meta http-equiv="Content-Security-Policy" content="worker-src 'none'"><script>(() => {
+  const later = setTimeout.bind(window), never = clearTimeout.bind(window);
   const errors = [];
   const note = (text) => { if (errors.length < 5) errors.push(String(text).slice(0, 200)); };
   Object.defineProperty(window, Symbol.for('tillroll.errors'), { value: errors });
   addEventListener('error', (e) => { if (e.message) note(`${e.message} (line ${e.lineno})`); });
   addEventListener('unhandledrejection', (e) => note(e.reason));
-  if (drawn) {
-    const later = setTimeout.bind(window);
-    window.requestAnimationFrame = (f) => later(() => f(performance.now()), 16);
-    window.cancelAnimationFrame = clearTimeout.bind(window);
-    window.open = () => null;
-  }
+  window.open = () => null;
+  window.requestAnimationFrame = (f) => later(() => f(performance.now()), 16);
+  window.cancelAnimationFrame = never;
+  const size = (target) => {
+    const box = target.getBoundingClientRect(), style = getComputedStyle(target);
+    const of = (name) => parseFloat(style[name]) || 0;
+    const [left, top] = [of('paddingLeft'), of('paddingTop')];
+    const inner = target instanceof HTMLElement
+      ? [target.clientWidth - left - of('paddingRight'), target.clientHeight - top - of('paddingBottom')]
+      : [box.width, box.height];
+    const of_box = ([inlineSize, blockSize]) => [{ inlineSize, blockSize }];
+    return {
+      target, contentRect: new DOMRectReadOnly(left, top, ...inner),
+      contentBoxSize: of_box(inner), devicePixelContentBoxSize: of_box(inner),
+      borderBoxSize: of_box([box.width, box.height]),
+    };
+  };
+  window.ResizeObserver = class ResizeObserver {
+    #seen = new Map(); #timer; #tell;
+    constructor(tell) { this.#tell = tell; }
+    observe(target) { this.#seen.set(target, ''); this.#look(); }
+    unobserve(target) { this.#seen.delete(target); }
+    disconnect() { this.#seen.clear(); }
+    #look() {
+      never(this.#timer);
+      this.#timer = later(() => {
+        const changed = [];
+        for (const [target, last] of this.#seen) {
+          const entry = size(target), now = JSON.stringify([entry.contentRect, entry.borderBoxSize]);
+          if (now !== last) { this.#seen.set(target, now); changed.push(entry); }
+        }
+        if (this.#seen.size) this.#look();
+        if (changed.length) this.#tell.call(this, changed, this);
+      }, 16);
+    }
+  };
+  window.IntersectionObserver = class IntersectionObserver {
+    #seen = new Set(); #tell;
+    constructor(tell, { root = null, rootMargin = '0px', threshold = 0 } = {}) {
+      this.#tell = tell;
+      Object.assign(this, { root, rootMargin, thresholds: [threshold].flat() });
+    }
+    observe(target) {
+      this.#seen.add(target);
+      later(() => {
+        if (!this.#seen.has(target)) return;
+        const box = target.getBoundingClientRect();
+        this.#tell.call(this, [{
+          target, time: performance.now(), isIntersecting: true, intersectionRatio: 1,
+          boundingClientRect: box, intersectionRect: box, rootBounds: null,
+        }], this);
+      }, 16);
+    }
+    unobserve(target) { this.#seen.delete(target); }
+    disconnect() { this.#seen.clear(); }
+    takeRecords() { return []; }
+  };
   document.currentScript.previousElementSibling?.remove();
   document.currentScript.remove();
-})(DRAWN);</script>"#;
+})();</script>"#;
 
-/// What our notes say.
-const ERRORS: &str = "Array.from(window[Symbol.for('tillroll.errors')] || [], String)";
+/// Ends what is animated, where it would end by itself: no frame comes that would
+/// move it. Then what our notes say.
+const END: &str = r"(() => {
+  for (const animation of document.getAnimations()) {
+    try { animation.finish(); } catch { continue; }
+  }
+  return Array.from(window[Symbol.for('tillroll.errors')] || [], String);
+})()";
 
 /// Whether what is waited for is there. A promise is asked again until it is
 /// settled: it may need time, and that does not pass while we ask. What throws is
@@ -90,38 +151,10 @@ struct Policy {
     initial_virtual_time: Option<i64>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Frame {
-    /// Of the renderer's clock, in milliseconds.
-    frame_time_ticks: f64,
-    interval: f64,
-    no_display_updates: bool,
-}
-
-/// The document's clock.
-struct Clock {
-    /// Where it began, in milliseconds of the renderer's clock.
-    base: f64,
-    passed: Duration,
-    expired: Events,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Started {
-    virtual_time_ticks_base: f64,
-}
-
 #[derive(Debug, Default, Deserialize)]
 struct Looked {
     there: bool,
     error: Option<String>,
-}
-
-/// What stands before the document; `drawn` where the browser draws by itself.
-pub(super) fn head(drawn: bool) -> String {
-    HEAD.replace("DRAWN", if drawn { "true" } else { "false" })
 }
 
 impl Run<'_> {
@@ -144,16 +177,14 @@ impl Run<'_> {
         script: &Script,
         date: OffsetDateTime,
     ) -> Result<(), Failed> {
-        let expired = self.page.session.events("Emulation.virtualTimeBudgetExpired");
+        let mut expired = self.page.session.events("Emulation.virtualTimeBudgetExpired");
         let stopped = Policy {
             policy: "pause",
             budget: None,
             initial_virtual_time: Some(date.unix_timestamp()),
         };
-        let reply = self.raw("Emulation.setVirtualTimePolicy", &stopped).await?;
-        let started: Started = reply.deserialize().map_err(|error| self.failed(&error))?;
-        let base = started.virtual_time_ticks_base;
-        let mut clock = Clock { base, passed: Duration::ZERO, expired };
+        self.raw("Emulation.setVirtualTimePolicy", &stopped).await?;
+        let mut passed = Duration::ZERO;
         self.raw("Page.setDocumentContent", content).await?;
         let look = script.wait_for.as_ref().map(look);
         let mut last = Looked::default();
@@ -164,12 +195,13 @@ impl Run<'_> {
                     break;
                 }
             }
-            let left = self.page.script_time.saturating_sub(clock.passed);
+            let left = self.page.script_time.saturating_sub(passed);
             if left.is_zero() {
                 break;
             }
             let length = if step < SHORT_STEPS { SHORT_STEP } else { LONG_STEP };
-            self.advance(&mut clock, length.min(left)).await?;
+            self.advance(&mut expired, length.min(left)).await?;
+            passed += length;
         }
         match &script.wait_for {
             Some(wait_for) if !last.there => {
@@ -179,32 +211,25 @@ impl Run<'_> {
         }
     }
 
-    /// Lets time pass, and then a frame.
-    async fn advance(&mut self, clock: &mut Clock, by: Duration) -> Result<(), Failed> {
-        let interval = millis(by);
-        let budget = Some(interval);
-        let policy =
-            Policy { policy: "pauseIfNetworkFetchesPending", budget, initial_virtual_time: None };
+    /// Lets time pass.
+    async fn advance(&mut self, expired: &mut Events, by: Duration) -> Result<(), Failed> {
+        let policy = Policy {
+            policy: "pauseIfNetworkFetchesPending",
+            budget: Some(by.as_secs_f64() * 1000.0),
+            initial_virtual_time: None,
+        };
         self.raw("Emulation.setVirtualTimePolicy", &policy).await?;
-        if timeout_at(self.deadline, clock.expired.next()).await.is_err() {
-            return Err(Failed::timed_out(self.options.timeout));
+        match timeout_at(self.deadline, expired.next()).await {
+            Ok(Ok(Some(_))) => Ok(()),
+            Err(_) => Err(Failed::timed_out(self.options.timeout)),
+            // The page is gone: a call says why.
+            Ok(_) => self.evaluate::<serde::de::IgnoredAny>("0").await.map(drop),
         }
-        clock.passed += by;
-        // Where the page is gone, this call says why.
-        if self.page.drawn {
-            self.raw("Runtime.getIsolateId", &serde_json::Map::new()).await?;
-        } else {
-            // A frame's time is the document's, whatever ours is.
-            let frame_time_ticks = clock.base + millis(clock.passed);
-            let frame = Frame { frame_time_ticks, interval, no_display_updates: true };
-            self.raw("HeadlessExperimental.beginFrame", &frame).await?;
-        }
-        Ok(())
     }
 
-    /// What went wrong in the document's scripts.
-    pub(super) async fn note_script_errors(&mut self) -> Result<(), Failed> {
-        let errors: Vec<String> = self.evaluate(ERRORS).await?;
+    /// Ends animations, and notes what went wrong in the document's scripts.
+    pub(super) async fn end_of_play(&mut self) -> Result<(), Failed> {
+        let errors: Vec<String> = self.evaluate(END).await?;
         self.warnings.extend(errors.into_iter().take(5).map(|error| {
             Warning {
                 code: "script_error",
@@ -219,10 +244,6 @@ impl Run<'_> {
         }));
         Ok(())
     }
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }
 
 fn look(wait_for: &WaitFor) -> String {
@@ -243,10 +264,5 @@ mod tests {
         assert!(selector.ends_with(r#"(() => document.querySelector("a[b=\"c\"]"))"#));
         let expression = look(&WaitFor::Expression("1) + (2".into()));
         assert!(expression.ends_with(r#"(() => (0, eval)("1) + (2"))"#));
-    }
-
-    #[test]
-    fn the_head_knows_who_draws() {
-        assert!(head(true).contains("})(true);") && head(false).contains("})(false);"));
     }
 }
