@@ -23,3 +23,4 @@ mod scripts;
 mod supervision;
 mod support;
 mod tenants;
+mod updates;
