@@ -47,6 +47,12 @@ chaos: ## Eight minutes of kills, stops, cuts and wrong clocks; prints what was 
 	TILLROLL_CHAOS_SECONDS=$${TILLROLL_CHAOS_SECONDS:-300} \
 		$(CARGO) test $(LOCKED) --test chaos -- --nocapture --test-threads 1
 
+.PHONY: leaks
+leaks: ## 2,000 jobs that end in every way there is; a table of what is held after each wave
+	@scripts/install-deps test
+	TILLROLL_LEAK_JOBS=$${TILLROLL_LEAK_JOBS:-2000} \
+		$(CARGO) test $(LOCKED) --test e2e leaks:: -- --nocapture
+
 .PHONY: build
 build: ## The release binary: target/release/tillroll
 	$(CARGO) build $(LOCKED) --release
