@@ -22,7 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::documents;
 use crate::cli::exit::{Exit, Failure};
-use crate::job::RenderOptions;
+use crate::job::{RenderOptions, Rules};
 use crate::memory::capacity::{Measured, Needs, Sample};
 use crate::memory::document::Features;
 use crate::memory::{Probe, WORKER_BYTES};
@@ -393,7 +393,7 @@ fn request(tenant: &Arc<str>, document: &(Arc<str>, Arc<RenderOptions>)) -> Rend
         html: Arc::clone(&document.0),
         options: Arc::clone(&document.1),
         assets: Arc::default(),
-        rules: crate::job::Rules::default(),
+        rules: Rules::default(),
         date: OffsetDateTime::UNIX_EPOCH,
     }
 }
