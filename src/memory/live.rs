@@ -383,7 +383,12 @@ impl Live {
         let mut state = self.state();
         match state.contexts.remove(&context).map(|held| held.state) {
             Some(Use::Busy(job) | Use::Closing(Some(job))) => state.control.gone(job, now),
-            Some(Use::Idle { .. }) => state.control.closed(context),
+            Some(Use::Idle { reserved }) => {
+                state.control.closed(context);
+                if let Some(job) = reserved {
+                    state.control.moved(job);
+                }
+            }
             Some(Use::Closing(None)) | None => {}
         }
     }
@@ -401,6 +406,14 @@ impl Ticket {
     #[must_use]
     pub fn number(&self) -> u64 {
         self.job.0
+    }
+
+    /// Unless it finds a warm context, a browser of its own is launched for it: what
+    /// that takes is promised as well.
+    pub fn brings_browser(&self) {
+        if let Some(job) = self.live.state().jobs.get_mut(&self.job) {
+            job.browser = true;
+        }
     }
 
     /// Asks to be let in; on refusal, room is made where that helps.
@@ -421,6 +434,14 @@ impl Ticket {
             tracing::trace!("the sampling thread is awake");
         }
         answer
+    }
+
+    /// The renderer has answered: if it told of no context until now, there is none
+    /// (the document was refused, say), and what was promised is free at once.
+    pub fn answered(&self) {
+        if let Some(job) = self.live.state().jobs.get_mut(&self.job) {
+            job.answered = true;
+        }
     }
 
     /// Whether its renderer was ordered to be killed, and why.
