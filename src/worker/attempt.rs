@@ -13,6 +13,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,7 +61,8 @@ impl Attempt {
             Ok(job) => job,
             Err(verdict) => return verdict,
         };
-        let attempt = self.attempt(claimed, &job, halt, started);
+        let begun = AtomicBool::new(false);
+        let attempt = self.attempt(claimed, &job, (halt, &begun), started);
         match halt.token().run_until_cancelled(attempt).await {
             Some(verdict) => verdict,
             None if halt.why() == Some(Why::Cancelled) => {
@@ -69,7 +71,7 @@ impl Attempt {
             }
             None => {
                 tracing::info!(job = %claimed.lease.name(), "released unfinished");
-                Verdict::Release { code: "released", crashed: false, past: None }
+                Verdict::released(begun.into_inner())
             }
         }
     }
@@ -155,7 +157,7 @@ impl Attempt {
         &self,
         claimed: &Claimed,
         job: &Job,
-        halt: &Halt,
+        (halt, begun): (&Halt, &AtomicBool),
         started: Instant,
     ) -> Verdict {
         if claimed.cancelled {
@@ -194,8 +196,10 @@ impl Attempt {
             date: date(claimed.admitted_ms),
         };
         let render_started = Instant::now();
+        begun.store(true, Ordering::Relaxed);
         let result = self.renderer.render(request).await.and_then(within_size);
         let rendered_in = render_started.elapsed();
+        admission.answered();
         match result {
             Ok(rendered) => {
                 self.acquitted(&admission).await;

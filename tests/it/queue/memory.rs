@@ -74,3 +74,34 @@ async fn a_job_whose_deadline_passes_while_it_waits_for_memory_expires() {
     assert_eq!(renderer.rendered(), ["<p>"]);
     rig.assert_at_rest().await;
 }
+
+#[tokio::test]
+async fn a_worker_that_drains_gives_back_what_waits_for_memory_with_its_deadline() {
+    let rig = Rig::new();
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("proc")).unwrap();
+    std::fs::write(root.path().join("proc/meminfo"), "MemAvailable: 400000 kB\n").unwrap();
+    let settings = Settings { limit: None, reserve: 0, per_render: 1 << 20, redis: 0, slots: 3 };
+    let governor = Governor::governed(Probe::at(root.path()), settings, 2).unwrap();
+    let renderer = Scripted::gated();
+    let queue = rig.queue("w1").await;
+    let mut worker = Running::governed(queue, &renderer, governor, PATIENCE);
+    rig.push(Interactive, &document("acme", "light", "<p>")).await;
+    renderer.wait_started(1).await;
+    let rows = "<tr><td>1</td></tr>".repeat(50_000);
+    let header = "{\"id\":\"heavy\",\"tenant\":\"acme\",\"deadline_ms\":3600000}";
+    rig.push(Interactive, format!("{header}\n<table>{rows}</table>").as_bytes()).await;
+    worker
+        .wait_for("one waits", |seen| {
+            seen.memory.governor.as_ref().is_some_and(|governor| governor.waiting == 1)
+        })
+        .await;
+    let stopping = worker.stop(Stop::Abort);
+    assert_eq!(stopping.await.released, 2);
+    assert_eq!(rig.event("released", "acme/heavy").await, "unbegun");
+    assert_eq!(rig.event("released", "acme/light").await, "released");
+    let other = rig.queue("w2").await;
+    let claims = [expect_claim(&other).await, expect_claim(&other).await];
+    let heavy = claims.iter().find(|claimed| claimed.lease.name().id() == "heavy").unwrap();
+    assert!(heavy.begin_by.is_some());
+}
