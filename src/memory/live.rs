@@ -451,15 +451,15 @@ impl Ticket {
     }
 
     /// The kernel killed its renderer before anybody here could: the document runs
-    /// alone next time. Returns what it was last seen to use.
+    /// alone next time. Returns what it was last seen to use, and what it is to have then.
     #[must_use]
-    pub fn fenced(&self, digest: Digest) -> Option<u64> {
+    pub fn fenced(&self, digest: Digest) -> Option<(Option<u64>, u64)> {
         let mut state = self.live.state();
         let job = state.jobs.get(&self.job)?;
         let used = job.context.and_then(|context| state.contexts.get(&context)).map(|c| c.used);
         let needs = job.predicted.max(used.unwrap_or(0)).saturating_mul(2);
         state.outgrown.note(digest, needs);
-        used
+        Some((used, needs))
     }
 }
 

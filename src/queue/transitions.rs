@@ -303,6 +303,7 @@ impl Queue {
             .arg(u8::from(past.counted))
             .arg(&past.code)
             .arg(past.line())
+            .arg(past.needs_bytes.map(|bytes| bytes.to_string()).unwrap_or_default())
             .invoke(&mut self.commands())
             .await?;
         Settled::from_name(&outcome).ok_or_else(|| unexpected("fail", &outcome))

@@ -67,11 +67,13 @@ impl Admission {
 }
 
 impl Admission {
-    /// Where the kernel killed its renderer, with figures; it runs alone next time.
-    pub(super) fn fenced(&self, job: &Job, failure: Failure) -> Failure {
-        match self.ticket.as_ref().filter(|_| failure.code == MEMORY_FENCE) {
-            Some(ticket) => failure.with_memory(ticket.fenced(digest(job))),
-            None => failure,
+    /// Where the kernel killed its renderer, with figures; and what it is to have, alone,
+    /// next time.
+    pub(super) fn fenced(&self, job: &Job, failure: Failure) -> (Failure, Option<u64>) {
+        let ticket = self.ticket.as_ref().filter(|_| failure.code == MEMORY_FENCE);
+        match ticket.and_then(|ticket| ticket.fenced(digest(job))) {
+            Some((used, needs)) => (failure.with_memory(used), Some(needs)),
+            None => (failure, None),
         }
     }
 }

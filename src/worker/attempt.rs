@@ -208,8 +208,13 @@ impl Attempt {
             Err(failure) => match admission.killed(&failure) {
                 Some(kill) => self.outgrew(claimed, job, &kill, rendered_in).await,
                 None => {
-                    let failure = admission.fenced(job, failure);
-                    self.failed(claimed, job, &failure, rendered_in)
+                    let (failure, needs) = admission.fenced(job, failure);
+                    let mut verdict = self.failed(claimed, job, &failure, rendered_in);
+                    if let Verdict::Fail { past, .. } = &mut verdict {
+                        // Whoever takes it next has to know.
+                        past.needs_bytes = needs;
+                    }
+                    verdict
                 }
             },
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tillroll::job::Priority::Interactive;
 use tillroll::memory::{Governor, Probe, Settings};
+use tillroll::queue::{Lease, Past, Queue};
 use tillroll::worker::Stop;
 
 use crate::support::rig::{PATIENCE, past};
@@ -23,8 +24,20 @@ async fn what_a_job_needs_alone_goes_with_it_to_whoever_takes_it() {
     assert_eq!(again.needs, Some(700 << 20));
     // A later release that knows nothing does not take it back.
     other.release(&again.lease, "released", false, None).await.unwrap();
-    assert_eq!(expect_claim(&one).await.needs, Some(700 << 20));
+    let again = expect_claim(&one).await;
+    assert_eq!(again.needs, Some(700 << 20));
+    // Nor does a failure; but one that knows better is believed.
+    other_failure(&one, &again.lease, None).await;
+    let again = expect_claim(&other).await;
+    assert_eq!(again.needs, Some(700 << 20));
+    other_failure(&other, &again.lease, Some(900 << 20)).await;
+    assert_eq!(expect_claim(&one).await.needs, Some(900 << 20));
     rig.assert_consistent().await;
+}
+
+async fn other_failure(queue: &Queue, lease: &Lease, needs_bytes: Option<u64>) {
+    let fenced = Past { needs_bytes, ..past("memory_fence", false) };
+    queue.fail(lease, Duration::ZERO, &fenced).await.unwrap();
 }
 
 #[tokio::test]
