@@ -74,6 +74,6 @@ demo: ## Render the fixtures of three tenants through a queue: target/demo/
 	scripts/demo
 
 .PHONY: demo-survive
-demo-survive: ## A flood inside 1 GiB and 512 MiB, beside what others do (root or sudo; 15 minutes)
+demo-survive: ## A flood inside 1 GiB and 512 MiB, beside what others do (root or sudo; at most 25 minutes)
 	@scripts/install-deps demo
 	scripts/demo-survive

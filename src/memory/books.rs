@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::BROWSER_BYTES;
 use super::control::{Control, Order, Policy};
 use super::ladder::FAT;
 use super::live::{Asked, Footprint, Waiting};
@@ -46,6 +47,10 @@ pub(super) struct Job {
     pub(super) left: bool,
     pub(super) recycle: bool,
     pub(super) killed: Option<Kill>,
+    /// A browser may have to be launched for it.
+    pub(super) browser: bool,
+    /// The renderer has answered: no context comes any more.
+    pub(super) answered: bool,
     /// Its ticket is gone.
     pub(super) abandoned: Option<Instant>,
 }
@@ -181,6 +186,9 @@ impl State {
         if before.is_some_and(|(state, _)| state == Use::Idle { reserved: None }) {
             self.control.closed(context);
         }
+        if before.is_none_or(|(state, _)| state != reserved) {
+            self.control.moved(id);
+        }
         let used = before.map_or(0, |(_, used)| used);
         let state = Use::Busy(id);
         let tenant = Arc::clone(tenant);
@@ -246,8 +254,12 @@ impl State {
 
     pub(super) fn enter(&mut self, id: JobId, now: Duration) -> (Result<(), Wait>, Vec<Deed>) {
         let Some(job) = self.jobs.get(&id) else { return (Ok(()), Vec::new()) };
-        let warm = self.warm(&job.asked.tenant);
-        let (predicted, alone, waited) = (job.predicted, job.alone, job.since.elapsed());
+        // Scripts run in a fresh context, whatever is warm.
+        let fresh = job.asked.features.scripts;
+        let warm = if fresh { None } else { self.warm(&job.asked.tenant) };
+        let browser = if job.browser && warm.is_none() { BROWSER_BYTES } else { 0 };
+        let predicted = job.predicted.saturating_add(browser);
+        let (alone, waited) = (job.alone, job.since.elapsed());
         let request = Request { job: id, predicted, warm, alone, waited };
         let answer = self.promise(&request, now);
         let mut deeds = Vec::new();
@@ -333,8 +345,9 @@ impl State {
         if !job.left {
             self.control.release(id, Left::Closing, None, now);
         }
-        let opening = watched && !job.left && job.context.is_none();
-        if !watched {
+        let never = job.answered && job.context.is_none();
+        let opening = watched && !job.left && job.context.is_none() && !never;
+        if !watched || never {
             self.control.gone(id, now);
         }
         if opening {
@@ -389,6 +402,8 @@ impl Job {
             left: false,
             recycle: false,
             killed: None,
+            browser: false,
+            answered: false,
             abandoned: None,
         }
     }

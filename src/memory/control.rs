@@ -239,6 +239,11 @@ impl Control {
         self.ledger.withdraw(job);
     }
 
+    /// A job does not have the context that was kept for it; see [`Ledger::moved`].
+    pub fn moved(&mut self, job: JobId) {
+        self.ledger.moved(job);
+    }
+
     /// A context was opened ahead of any job.
     pub fn opened(&mut self, context: ContextId, used: u64) {
         self.ledger.opened(context, used);

@@ -1,4 +1,4 @@
-//! What looking costs, on this machine and its real `/proc`.
+//! What looking costs, on this machine and its real `/proc`; when fences are moved.
 
 use std::process::{Child, Command, Stdio};
 
@@ -6,7 +6,9 @@ use tokio::time::Instant;
 
 use super::super::control::Policy;
 use super::super::document::Features;
+use super::super::fence::Fences;
 use super::super::live::{Asked, BACK, REACTION};
+use super::super::probe::{Cgroup, Memory};
 use super::super::terms::Bounds;
 use super::*;
 
@@ -91,4 +93,48 @@ async fn to_watch_sixty_four_contexts_takes_a_hundredth_of_a_core() {
     let most = if cfg!(debug_assertions) { 0.03 } else { 0.01 };
     assert!(of_core <= most, "{:.2} % of a core", of_core * 100.0);
     drop(tickets);
+}
+
+#[test]
+fn a_fence_is_moved_at_once_for_what_another_browser_gave_back() {
+    const MIB: u64 = 1 << 20;
+    let root = tempfile::tempdir().unwrap();
+    let file = |path: &str, text: &str| {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    file("proc/self/cgroup", "4:memory:/app\n");
+    file("sys/fs/cgroup/memory/app/cgroup.procs", "");
+    let policy = Policy {
+        bounds: Bounds::default(),
+        floor: 0,
+        cores: 2,
+        most: 2,
+        reaction: REACTION,
+        back: BACK,
+    };
+    // Nothing can be measured below this root: what is free is said here alone.
+    let live = Live::start(&policy, root.path()).unwrap();
+    let fences = Fences::prepare(root.path(), 77, 10, 2).unwrap();
+    live.fence(fences.clone());
+    let mut eyes = Eyes::new(root.path());
+    let mut look = |free: u64, own: u64| {
+        let group = Cgroup { limit: 2_000 * MIB, working_set: (2_000 - free) * MIB };
+        let memory = Memory { available: u64::MAX, cgroup: Some(group) };
+        let (at, own) = (Duration::ZERO, own * MIB);
+        eyes.fence(&live, &Reading { at, memory, own, counters: None });
+    };
+    look(300, 900);
+    let fence = fences.raise().unwrap();
+    let usage = fence.place().join("memory.usage_in_bytes");
+    std::fs::write(usage, (100 * MIB).to_string()).unwrap();
+    let limit = || fences.standing().limit_bytes.unwrap() / MIB;
+    assert_eq!(limit(), 300);
+    look(310, 890);
+    assert_eq!(limit(), 300, "not worth it");
+    look(800, 400);
+    assert_eq!(limit(), 900);
+    look(500, 700);
+    assert_eq!(limit(), 900, "less is not urgent");
 }

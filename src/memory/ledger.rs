@@ -400,6 +400,15 @@ impl Ledger {
         }
     }
 
+    /// A job does not have the context that was kept for it: it may have to grow from
+    /// nothing, and what that context used is not its own.
+    pub fn moved(&mut self, job: JobId) {
+        let running = |entry: &&mut Entry| entry.job == job && entry.phase == Phase::Running;
+        if let Some(entry) = self.entries.iter_mut().find(running) {
+            (entry.used, entry.seen, entry.speed) = (0, false, 0);
+        }
+    }
+
     /// A context was opened ahead of any job.
     pub fn opened(&mut self, context: ContextId, used: u64) {
         self.idle.retain(|idle| idle.context != context);

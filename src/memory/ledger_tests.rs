@@ -325,3 +325,20 @@ fn a_release_tells_the_peak_also_where_it_fell_between_two_samples() {
     assert_eq!(closing, Some(80 * MIB));
     assert_eq!(ledger.release(JobId(5), Left::Closing, None, at(30)), None);
 }
+
+#[test]
+fn a_job_that_lost_the_context_kept_for_it_grows_from_nothing() {
+    let mut ledger = ledger(300);
+    ledger.opened(ContextId(1), 60 * MIB);
+    let request = Request { warm: Some(ContextId(1)), ..job(1, 90) };
+    assert!(ledger.admit(&request, at(0)).is_ok());
+    assert!(look(&mut ledger, 25, 300, &[(1, 60)]).is_empty());
+    assert_eq!(ledger.outstanding(), 30 * MIB);
+    ledger.moved(JobId(1));
+    assert_eq!(ledger.outstanding(), 90 * MIB);
+    look(&mut ledger, 50, 300, &[(1, 60)]);
+    assert_eq!(ledger.fastest(), 0, "another process is not a fast one");
+    ledger.release(JobId(1), Left::Closing, None, at(60));
+    ledger.moved(JobId(1));
+    assert_eq!(ledger.outstanding(), 30 * MIB, "what has ended stays as it was");
+}

@@ -383,7 +383,12 @@ impl Live {
         let mut state = self.state();
         match state.contexts.remove(&context).map(|held| held.state) {
             Some(Use::Busy(job) | Use::Closing(Some(job))) => state.control.gone(job, now),
-            Some(Use::Idle { .. }) => state.control.closed(context),
+            Some(Use::Idle { reserved }) => {
+                state.control.closed(context);
+                if let Some(job) = reserved {
+                    state.control.moved(job);
+                }
+            }
             Some(Use::Closing(None)) | None => {}
         }
     }
@@ -401,6 +406,14 @@ impl Ticket {
     #[must_use]
     pub fn number(&self) -> u64 {
         self.job.0
+    }
+
+    /// Unless it finds a warm context, a browser of its own is launched for it: what
+    /// that takes is promised as well.
+    pub fn brings_browser(&self) {
+        if let Some(job) = self.live.state().jobs.get_mut(&self.job) {
+            job.browser = true;
+        }
     }
 
     /// Asks to be let in; on refusal, room is made where that helps.
@@ -423,6 +436,14 @@ impl Ticket {
         answer
     }
 
+    /// The renderer has answered: if it told of no context until now, there is none
+    /// (the document was refused, say), and what was promised is free at once.
+    pub fn answered(&self) {
+        if let Some(job) = self.live.state().jobs.get_mut(&self.job) {
+            job.answered = true;
+        }
+    }
+
     /// Whether its renderer was ordered to be killed, and why.
     #[must_use]
     pub fn killed(&self) -> Option<Kill> {
@@ -430,15 +451,15 @@ impl Ticket {
     }
 
     /// The kernel killed its renderer before anybody here could: the document runs
-    /// alone next time. Returns what it was last seen to use.
+    /// alone next time. Returns what it was last seen to use, and what it is to have then.
     #[must_use]
-    pub fn fenced(&self, digest: Digest) -> Option<u64> {
+    pub fn fenced(&self, digest: Digest) -> Option<(Option<u64>, u64)> {
         let mut state = self.live.state();
         let job = state.jobs.get(&self.job)?;
         let used = job.context.and_then(|context| state.contexts.get(&context)).map(|c| c.used);
         let needs = job.predicted.max(used.unwrap_or(0)).saturating_mul(2);
         state.outgrown.note(digest, needs);
-        used
+        Some((used, needs))
     }
 }
 

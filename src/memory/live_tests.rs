@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use super::super::ledger::RETURN_PATIENCE;
 use super::super::terms::{Blame, Next};
 use super::*;
 
@@ -217,6 +218,81 @@ fn a_job_given_up_before_its_context_came_is_killed_when_it_comes() {
     assert!(!machine.live.left(job, PLACE, false));
     machine.live.ended(PLACE);
     assert!(machine.live.report().contexts.is_empty());
+}
+
+#[test]
+fn a_document_that_was_refused_holds_no_memory() {
+    let machine = Machine::new(2_000);
+    machine.set(2_000, 40);
+    let ticket = machine.ask("acme/a", 2_000);
+    ticket.enter().unwrap();
+    let outstanding = || machine.live.report().standing.outstanding;
+    assert!(outstanding() > 0);
+    let mut changed = machine.live.changed();
+    ticket.answered();
+    drop(ticket);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let back = async {
+        while outstanding() > 0 {
+            changed.changed().await.unwrap();
+        }
+    };
+    // Not only when patience with a renderer is at its end.
+    let back = async { tokio::time::timeout(RETURN_PATIENCE / 2, back).await };
+    runtime.block_on(back).expect("it is free with the next sample");
+}
+
+#[test]
+fn a_job_whose_kept_context_ends_is_promised_all_of_it_again() {
+    let machine = Machine::new(2_000);
+    machine.set(2_000, 40);
+    let first = machine.ask("acme/a", 200);
+    first.enter().unwrap();
+    machine.begins(&first);
+    assert!(machine.live.left(JobId(first.number()), PLACE, true));
+    drop(first);
+    let mut changed = machine.live.changed();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let idle = || machine.live.report().standing.idle;
+    let seen = async {
+        while idle() < 40 * MIB {
+            changed.changed().await.unwrap();
+        }
+    };
+    let seen = async { tokio::time::timeout(PATIENCE, seen).await };
+    runtime.block_on(seen).expect("a sample shows the idle context");
+    let second = machine.ask("acme/b", 200);
+    second.enter().unwrap();
+    let outstanding = || machine.live.report().standing.outstanding;
+    let beside = outstanding();
+    machine.live.ended(PLACE);
+    assert_eq!(outstanding(), beside + 40 * MIB);
+}
+
+#[test]
+fn what_a_job_cannot_use_or_brings_along_is_counted_for_it() {
+    let machine = Machine::new(2_000);
+    machine.set(2_000, 40);
+    let first = machine.ask("acme/a", 200);
+    first.enter().unwrap();
+    machine.begins(&first);
+    assert!(machine.live.left(JobId(first.number()), PLACE, true));
+    drop(first);
+    let mut scripted = asked("acme/b", 200);
+    scripted.features.scripts = true;
+    let scripted = machine.live.ask(scripted);
+    scripted.enter().unwrap();
+    // The warm context is there for others: scripts have a fresh one.
+    assert_eq!(machine.live.state().contexts[&PLACE].state, Use::Idle { reserved: None });
+    let plain = machine.ask("acme/c", 200);
+    plain.enter().unwrap();
+    machine.begins(&plain);
+    let outstanding = || machine.live.report().standing.outstanding;
+    let before = outstanding();
+    let other = machine.live.ask(Asked { tenant: "other".into(), ..asked("other/d", 200) });
+    other.brings_browser();
+    other.enter().unwrap();
+    assert!(outstanding() >= before + super::super::BROWSER_BYTES);
 }
 
 #[test]

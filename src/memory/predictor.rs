@@ -6,7 +6,9 @@
 //! footprints seen. A larger footprint lifts it at once; smaller ones lower it
 //! by a two-hundredth of the distance each, so that a heavy document that comes
 //! once in fifty is still expected. Beside each tenant's own kinds the same is
-//! kept for all tenants together, so that a new tenant's receipts are not new.
+//! kept for all tenants together, so that a new tenant's receipts are not new; but
+//! of that no more is believed than [`HEARSAY`] times what the document looks like: one
+//! tenant's small page that takes a gigabyte must not have all others run alone.
 //!
 //! At most [`KINDS`] kinds are kept, least recently used ones go. What is known
 //! can be written down ([`Predictor::dump`]) and taken in by another worker
@@ -25,6 +27,8 @@ const ENOUGH: u32 = 8;
 const MARGIN: u64 = 10;
 /// Smaller footprints lower the quantile by one part in so many of the distance.
 const SLOW: u64 = 200;
+/// What other tenants' documents took counts up to so many times the expectation.
+const HEARSAY: u64 = 3;
 /// The first line of what is written down.
 const HEADER: &str = "tillroll-footprints 1";
 
@@ -110,7 +114,8 @@ impl Predictor {
         let known = match (own, all) {
             (Some(own), _) if own.count >= ENOUGH => return with_margin(own.quantile),
             (own, Some(all)) if all.count >= ENOUGH => {
-                return with_margin(all.quantile.max(own.map_or(0, |own| own.quantile)));
+                let of_others = all.quantile.min(prior.saturating_mul(HEARSAY));
+                return with_margin(of_others.max(own.map_or(0, |own| own.quantile)));
             }
             (own, _) => own.map_or(0, |own| with_margin(own.quantile)),
         };
@@ -279,6 +284,23 @@ mod tests {
         assert_eq!(predictor.predict(&Kind::new("b", &images), &images), images.prior());
         let scripts = Features { scripts: true, ..receipt() };
         assert_eq!(predictor.predict(&Kind::new("a", &scripts), &scripts), scripts.prior());
+    }
+
+    #[test]
+    fn one_tenants_bomb_is_not_expected_of_all() {
+        let mut predictor = Predictor::new();
+        for _ in 0..20 {
+            predictor.observe(&Kind::new("bomber", &receipt()), 900 * MIB);
+        }
+        let new = Kind::new("new", &receipt());
+        assert!(predictor.predict(&new, &receipt()) <= with_margin(3 * receipt().prior()));
+        assert_eq!(
+            predictor.predict(&Kind::new("bomber", &receipt()), &receipt()),
+            with_margin(900 * MIB)
+        );
+        // A tenant's own are believed from the first on.
+        predictor.observe(&new, 700 * MIB);
+        assert_eq!(predictor.predict(&new, &receipt()), with_margin(700 * MIB));
     }
 
     #[test]

@@ -76,8 +76,8 @@ struct Eyes {
     blind: bool,
     /// What all of them used when last seen.
     own: u64,
-    /// What was free or ours when the fences were moved last.
-    fenced: u64,
+    /// What was free, and what was free or ours, when the fences were moved last.
+    fenced: (u64, u64),
     /// Memory that is given back is not free at once.
     settles_until: Option<Duration>,
 }
@@ -97,7 +97,7 @@ impl Eyes {
             moved: false,
             blind: false,
             own: 0,
-            fenced: 0,
+            fenced: (0, 0),
             settles_until: None,
         }
     }
@@ -177,8 +177,10 @@ impl Eyes {
         let Some(fences) = live.fences() else { return };
         let free = reading.memory.free();
         let there = free.saturating_add(reading.own);
-        if reading.counters.is_some() || there > self.fenced.saturating_add(MUCH_MORE) {
-            self.fenced = there;
+        // What one browser gave back is there for another, behind a fence of its own.
+        let more = |now: u64, then: u64| now > then.saturating_add(MUCH_MORE);
+        if reading.counters.is_some() || more(free, self.fenced.0) || more(there, self.fenced.1) {
+            self.fenced = (free, there);
             fences.follow(free);
         }
     }

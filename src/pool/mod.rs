@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::failure::{Class, Failure, MEMORY_FENCE};
+use crate::job::Rules;
 use crate::metrics;
 use crate::renderer::browser::{Browser, BrowserConfig};
 use crate::renderer::cdp::CdpError;
@@ -252,6 +253,10 @@ impl Render for Pool {
 
     fn watched_by(&self, watch: Arc<dyn Watch>) -> bool {
         self.shared.watch.set(watch)
+    }
+
+    fn launches_for(&self, rules: Rules) -> bool {
+        rules.isolation.unwrap_or(self.shared.config.isolation) == Isolation::Browser
     }
 
     fn relieve(&self, context: u64, relief: Relief) {

@@ -75,7 +75,7 @@ pub use self::operate::{Cancelled, State};
 pub use self::past::Past;
 pub use self::redis::{Queue, QueueConfig};
 pub use self::tls::TlsTrouble;
-pub use self::transitions::Refusal;
+pub use self::transitions::{Refusal, UNBEGUN};
 
 /// So many failed attempts in a row, and a tenant runs one job at a time.
 pub const BROKEN_AFTER: u64 = 20;

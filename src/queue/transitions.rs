@@ -18,6 +18,8 @@ const OUT_TTL_MS: u64 = 60_000;
 /// A result of this size or more travels with the documents, so that heartbeats and
 /// claims do not wait behind it.
 const LARGE_RESULT: usize = 256 * 1024;
+/// Why a job is released of which nothing was done: its deadline holds still.
+pub const UNBEGUN: &str = "unbegun";
 
 impl Queue {
     /// Admits the element in this worker's stage as `job`; with `next`, claims the
@@ -301,6 +303,7 @@ impl Queue {
             .arg(u8::from(past.counted))
             .arg(&past.code)
             .arg(past.line())
+            .arg(past.needs_bytes.map(|bytes| bytes.to_string()).unwrap_or_default())
             .invoke(&mut self.commands())
             .await?;
         Settled::from_name(&outcome).ok_or_else(|| unexpected("fail", &outcome))
@@ -308,6 +311,7 @@ impl Queue {
 
     /// The attempt was interrupted: the job is ready again at once, and the
     /// attempt does not count. `crashed`: its browser died while it had the job.
+    /// Where `code` is [`UNBEGUN`] it has to begin by its deadline still.
     ///
     /// # Errors
     /// Where Redis is away; calling again is safe.
@@ -330,6 +334,7 @@ impl Queue {
             .arg(u8::from(crashed))
             .arg(past.map(Past::line).unwrap_or_default())
             .arg(past.and_then(|past| past.needs_bytes).map(|b| b.to_string()).unwrap_or_default())
+            .arg(u8::from(code == UNBEGUN))
             .invoke(&mut self.commands())
             .await?;
         Settled::from_name(&outcome).ok_or_else(|| unexpected("release", &outcome))

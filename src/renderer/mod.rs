@@ -197,6 +197,11 @@ pub trait Render: Send + Sync + 'static {
         None
     }
 
+    /// Whether a job under these rules may have to launch a browser of its own.
+    fn launches_for(&self, _rules: Rules) -> bool {
+        false
+    }
+
     /// Has `watch` hear of every context from now on; false where there are none.
     fn watched_by(&self, _watch: Arc<dyn Watch>) -> bool {
         false

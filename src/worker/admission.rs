@@ -41,6 +41,13 @@ pub(super) struct Admission {
 }
 
 impl Admission {
+    /// The renderer has answered.
+    pub(super) fn answered(&self) {
+        if let Some(ticket) = &self.ticket {
+            ticket.answered();
+        }
+    }
+
     /// The number by which the renderer tells of it.
     pub(super) fn number(&self) -> u64 {
         self.ticket.as_ref().map_or(0, Ticket::number)
@@ -60,11 +67,13 @@ impl Admission {
 }
 
 impl Admission {
-    /// Where the kernel killed its renderer, with figures; it runs alone next time.
-    pub(super) fn fenced(&self, job: &Job, failure: Failure) -> Failure {
-        match self.ticket.as_ref().filter(|_| failure.code == MEMORY_FENCE) {
-            Some(ticket) => failure.with_memory(ticket.fenced(digest(job))),
-            None => failure,
+    /// Where the kernel killed its renderer, with figures; and what it is to have, alone,
+    /// next time.
+    pub(super) fn fenced(&self, job: &Job, failure: Failure) -> (Failure, Option<u64>) {
+        let ticket = self.ticket.as_ref().filter(|_| failure.code == MEMORY_FENCE);
+        match ticket.and_then(|ticket| ticket.fenced(digest(job))) {
+            Some((used, needs)) => (failure.with_memory(used), Some(needs)),
+            None => (failure, None),
         }
     }
 }
@@ -100,6 +109,9 @@ impl Attempt {
             digest,
             alone: claimed.needs,
         });
+        if self.renderer.launches_for(claimed.rules) {
+            ticket.brings_browser();
+        }
         let mut changed = live.changed();
         loop {
             changed.borrow_and_update();
@@ -115,9 +127,7 @@ impl Attempt {
                 }
                 () = halt.held().cancelled() => {
                     tracing::info!(job = %job.name, why = %wait, "released before it began");
-                    let release =
-                        Verdict::Release { code: "released", crashed: false, past: None };
-                    return Err(Box::new(release));
+                    return Err(Box::new(Verdict::released(false)));
                 }
                 // It lives as long as `live`.
                 _ = changed.changed() => {}

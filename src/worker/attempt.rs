@@ -14,6 +14,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,7 +72,8 @@ impl Attempt {
                 return self.unread(claimed, &unavailable("the tenant's assets"));
             }
         };
-        let attempt = self.attempt(claimed, &job, halt, started);
+        let begun = AtomicBool::new(false);
+        let attempt = self.attempt(claimed, &job, (halt, &begun), started);
         match halt.token().run_until_cancelled(attempt).await {
             Some(verdict) => verdict,
             None if halt.why() == Some(Why::Cancelled) => {
@@ -80,7 +82,7 @@ impl Attempt {
             }
             None => {
                 tracing::info!(job = %claimed.lease.name(), "released unfinished");
-                Verdict::Release { code: "released", crashed: false, past: None }
+                Verdict::released(begun.into_inner())
             }
         }
     }
@@ -160,7 +162,7 @@ impl Attempt {
         &self,
         claimed: &Claimed,
         job: &Job,
-        halt: &Halt,
+        (halt, begun): (&Halt, &AtomicBool),
         started: Instant,
     ) -> Verdict {
         if claimed.cancelled {
@@ -199,8 +201,10 @@ impl Attempt {
             date: date(claimed.admitted_ms),
         };
         let render_started = Instant::now();
+        begun.store(true, Ordering::Relaxed);
         let result = self.renderer.render(request).await.and_then(within_size);
         let rendered_in = render_started.elapsed();
+        admission.answered();
         match result {
             Ok(rendered) => {
                 self.acquitted(&admission).await;
@@ -209,8 +213,13 @@ impl Attempt {
             Err(failure) => match admission.killed(&failure) {
                 Some(kill) => self.outgrew(claimed, job, &kill, rendered_in).await,
                 None => {
-                    let failure = admission.fenced(job, failure);
-                    self.failed(claimed, job, &failure, rendered_in)
+                    let (failure, needs) = admission.fenced(job, failure);
+                    let mut verdict = self.failed(claimed, job, &failure, rendered_in);
+                    if let Verdict::Fail { past, .. } = &mut verdict {
+                        // Whoever takes it next has to know.
+                        past.needs_bytes = needs;
+                    }
+                    verdict
                 }
             },
         }

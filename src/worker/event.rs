@@ -10,7 +10,7 @@ use crate::job::reply::Timings;
 use crate::job::{Job, Name, Priority};
 use crate::memory::Permit;
 use crate::queue::{
-    Claimed, Counts, Ending, Housekept, Inbound, Lease, Past, QueueError, Renewed, Settled,
+    Claimed, Counts, Ending, Housekept, Inbound, Lease, Past, QueueError, Renewed, Settled, UNBEGUN,
 };
 
 /// Whether a bulk job may be claimed.
@@ -125,6 +125,14 @@ pub enum Verdict {
         /// What became of the attempt, where there is something to tell.
         past: Option<Box<Past>>,
     },
+}
+
+impl Verdict {
+    /// The worker stops. Where it had not `begun` it has to begin by its deadline still.
+    pub(super) fn released(begun: bool) -> Self {
+        let code = if begun { "released" } else { UNBEGUN };
+        Self::Release { code, crashed: false, past: None }
+    }
 }
 
 /// What metrics say of a job that ended, once Redis has accepted its end.

@@ -252,7 +252,7 @@ async fn every_renderer_is_under_seccomp_without_privileges() {
     assert_eq!(root, 0, "files in a renderer's root");
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     for (name, most) in
-        [("Max core file size", "0"), ("Max file size", "2147483648"), ("Max processes", "8192")]
+        [("Max core file size", "1"), ("Max file size", "2147483648"), ("Max processes", "8192")]
     {
         let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
         assert_eq!(line[name.len()..].split_whitespace().next(), Some(most), "{line}");

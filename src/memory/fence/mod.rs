@@ -177,7 +177,7 @@ impl Fences {
         let name = format!("tillroll-{}-{number}", shared.pid);
         let (version, ref base) = shared.memory;
         let memory = base.join(&name);
-        fs::create_dir(&memory)?;
+        make(&memory)?;
         let bounds = shared.state().bounds;
         let made =
             Group { version, memory, cpu: None, limit: AtomicU64::new(0), ended: OnceLock::new() };
@@ -406,6 +406,17 @@ fn weigh(version: Version, dir: &Path, weight: f64) -> io::Result<()> {
             remove(dir);
         }
     })
+}
+
+/// Makes a group; one of that name was left by a worker that had our pid before us, as
+/// the first process of a container always has.
+fn make(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && remove(dir) => {
+            fs::create_dir(dir)
+        }
+        made => made,
+    }
 }
 
 /// Removes a group; true if it is gone.

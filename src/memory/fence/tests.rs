@@ -161,6 +161,18 @@ fn only_what_workers_that_are_gone_have_left_is_swept() {
 }
 
 #[test]
+fn what_a_worker_with_the_same_pid_has_left_is_in_nobodys_way() {
+    let tree = Tree::hybrid();
+    fs::create_dir(tree.at(OURS)).unwrap();
+    let fences = tree.prepare().unwrap();
+    let fence = fences.raise().unwrap();
+    assert_eq!(fence.place(), tree.at(OURS));
+    // What is in use is not taken away.
+    tree.file("sys/fs/cgroup/memory/app/tillroll-77-2/used", "");
+    assert_eq!(fences.raise().unwrap_err().kind(), ErrorKind::AlreadyExists);
+}
+
+#[test]
 fn a_fence_stands_above_what_the_ledger_grants() {
     let reserve = 256 * MIB;
     let bounds = |free, limit| Bounds { free, limit, reserve };

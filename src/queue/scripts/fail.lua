@@ -1,7 +1,8 @@
 -- fail: an attempt ended without a result; the job is tried again, after a while.
 --
 -- KEYS  job:<name>
--- ARGV  prefix, name, token, worker, delay ms, counted (1|0), code, history line
+-- ARGV  prefix, name, token, worker, delay ms, counted (1|0), code, history line, what memory
+--       it needs, alone, in bytes ('' where that is not known)
 -- Returns accepted | repeated | stale, as `finish` does.
 
 local name, token, worker = ARGV[2], ARGV[3], ARGV[4]
@@ -13,6 +14,9 @@ end
 drop_lease(name, token, worker)
 remember(name, ARGV[8])
 call('HSET', KEYS[1], 'settled', token, 'code', ARGV[7])
+if ARGV[9] ~= '' then
+  call('HSET', KEYS[1], 'needs', ARGV[9])
+end
 if ARGV[6] == '1' then
   tenant_failed(tenant_of(name))
 else

@@ -4,7 +4,8 @@
 -- KEYS  job:<name>
 -- ARGV  prefix, name, token, worker, code, crashed (1|0: a browser died while it had the
 --       job; a job that keeps killing them ends as poison), history line, what memory it
---       needs, alone, in bytes ('' where that is not known)
+--       needs, alone, in bytes ('' where that is not known), unbegun (1|0: nothing of the
+--       attempt was done, so that its deadline holds still)
 -- Returns accepted | repeated | stale, as `finish` does.
 
 local name, token, worker = ARGV[2], ARGV[3], ARGV[4]
@@ -19,6 +20,12 @@ call('HSET', KEYS[1], 'settled', token)
 call('HINCRBY', KEYS[1], 'attempts', -1)
 if ARGV[8] ~= '' then
   call('HSET', KEYS[1], 'needs', ARGV[8])
+end
+local due = ARGV[9] == '1' and number(call('HGET', KEYS[1], 'due')) or 0
+if due > 0 then
+  -- It has not begun: whoever has it next is to begin in time.
+  call('HSET', KEYS[1], 'deadline', string.format('%d', due))
+  call('ZADD', P .. 'deadlines', due, name)
 end
 if ARGV[6] == '1' then
   call('HINCRBY', KEYS[1], 'crashes', 1)

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use redis::cmd;
 use tillroll::job::Priority::{Bulk, Interactive};
-use tillroll::queue::Queue;
+use tillroll::queue::{Queue, UNBEGUN};
 use tillroll::worker::Stop;
 
 use crate::support::observe::{name, try_claim};
+use crate::support::rig::under;
 use crate::support::{Calls, Rig, Running, Scripted, document, expect_claim, parsed};
 
 fn with_deadline(id: &str, more: &str) -> Vec<u8> {
@@ -110,6 +111,43 @@ async fn a_job_that_started_in_time_is_never_late_afterwards() {
     rig.expire_lease("acme/r").await;
     queue.housekeep(true).await.unwrap();
     assert!(!expect_claim(&queue).await.expired);
+}
+
+#[tokio::test]
+async fn a_claim_whose_answer_was_lost_tells_the_deadline_again() {
+    let rig = Rig::new();
+    let queue = rig.queue("w1").await;
+    rig.admit(&queue, &with_deadline("r", "")).await;
+    let token = queue.token();
+    let first = queue.claim(under(&token)).await.unwrap().unwrap();
+    let again = queue.claim(under(&token)).await.unwrap().unwrap();
+    assert_eq!(first.lease.name(), again.lease.name());
+    assert!(first.begin_by.is_some() && again.begin_by.is_some(), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_job_that_is_given_back_unbegun_has_its_deadline_still() {
+    let rig = Rig::new();
+    let (one, two) = (rig.queue("w1").await, rig.queue("w2").await);
+    admit(&rig, &one, 1, "").await;
+    let claimed = expect_claim(&one).await;
+    assert!(!rig.exists(&rig.keys.deadlines()).await);
+    one.release(&claimed.lease, UNBEGUN, false, None).await.unwrap();
+    rig.assert_consistent().await;
+    let claimed = expect_claim(&two).await;
+    assert!(claimed.begin_by.is_some());
+    two.release(&claimed.lease, UNBEGUN, false, None).await.unwrap();
+    pass(&rig, "acme/r-0").await;
+    assert_eq!(one.housekeep(true).await.unwrap().overdue.len(), 1);
+    // Who began, and then was given back, is not late any more.
+    rig.admit(&one, &with_deadline("begun", "")).await;
+    let begun = expect_claim(&one).await;
+    one.release(&begun.lease, "released", false, None).await.unwrap();
+    let begun = expect_claim(&one).await;
+    assert_eq!(begun.begin_by, None);
+    one.release(&begun.lease, UNBEGUN, false, None).await.unwrap();
+    assert!(!rig.exists(&rig.keys.deadlines()).await, "its deadline is of an earlier attempt");
+    rig.assert_consistent().await;
 }
 
 #[tokio::test]

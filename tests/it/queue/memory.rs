@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tillroll::job::Priority::Interactive;
 use tillroll::memory::{Governor, Probe, Settings};
+use tillroll::queue::{Lease, Past, Queue};
 use tillroll::worker::Stop;
 
 use crate::support::rig::{PATIENCE, past};
@@ -23,8 +24,20 @@ async fn what_a_job_needs_alone_goes_with_it_to_whoever_takes_it() {
     assert_eq!(again.needs, Some(700 << 20));
     // A later release that knows nothing does not take it back.
     other.release(&again.lease, "released", false, None).await.unwrap();
-    assert_eq!(expect_claim(&one).await.needs, Some(700 << 20));
+    let again = expect_claim(&one).await;
+    assert_eq!(again.needs, Some(700 << 20));
+    // Nor does a failure; but one that knows better is believed.
+    other_failure(&one, &again.lease, None).await;
+    let again = expect_claim(&other).await;
+    assert_eq!(again.needs, Some(700 << 20));
+    other_failure(&other, &again.lease, Some(900 << 20)).await;
+    assert_eq!(expect_claim(&one).await.needs, Some(900 << 20));
     rig.assert_consistent().await;
+}
+
+async fn other_failure(queue: &Queue, lease: &Lease, needs_bytes: Option<u64>) {
+    let fenced = Past { needs_bytes, ..past("memory_fence", false) };
+    queue.fail(lease, Duration::ZERO, &fenced).await.unwrap();
 }
 
 #[tokio::test]
@@ -73,4 +86,35 @@ async fn a_job_whose_deadline_passes_while_it_waits_for_memory_expires() {
     worker.stop(Stop::Drain).await;
     assert_eq!(renderer.rendered(), ["<p>"]);
     rig.assert_at_rest().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_gives_back_what_waits_for_memory_with_its_deadline() {
+    let rig = Rig::new();
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("proc")).unwrap();
+    std::fs::write(root.path().join("proc/meminfo"), "MemAvailable: 400000 kB\n").unwrap();
+    let settings = Settings { limit: None, reserve: 0, per_render: 1 << 20, redis: 0, slots: 3 };
+    let governor = Governor::governed(Probe::at(root.path()), settings, 2).unwrap();
+    let renderer = Scripted::gated();
+    let queue = rig.queue("w1").await;
+    let mut worker = Running::governed(queue, &renderer, governor, PATIENCE);
+    rig.push(Interactive, &document("acme", "light", "<p>")).await;
+    renderer.wait_started(1).await;
+    let rows = "<tr><td>1</td></tr>".repeat(50_000);
+    let header = "{\"id\":\"heavy\",\"tenant\":\"acme\",\"deadline_ms\":3600000}";
+    rig.push(Interactive, format!("{header}\n<table>{rows}</table>").as_bytes()).await;
+    worker
+        .wait_for("one waits", |seen| {
+            seen.memory.governor.as_ref().is_some_and(|governor| governor.waiting == 1)
+        })
+        .await;
+    let stopping = worker.stop(Stop::Abort);
+    assert_eq!(stopping.await.released, 2);
+    assert_eq!(rig.event("released", "acme/heavy").await, "unbegun");
+    assert_eq!(rig.event("released", "acme/light").await, "released");
+    let other = rig.queue("w2").await;
+    let claims = [expect_claim(&other).await, expect_claim(&other).await];
+    let heavy = claims.iter().find(|claimed| claimed.lease.name().id() == "heavy").unwrap();
+    assert!(heavy.begin_by.is_some());
 }

@@ -65,17 +65,24 @@ local function claim(worker, token, lease_ms, bulk)
       return false
     end
     take_lease(name, worker, token, lease_ms, at)
-    local deadline = number(call('HGET', P .. 'job:' .. name, 'deadline'))
+    local f = call('HMGET', P .. 'job:' .. name, 'deadline', 'due')
+    local deadline = number(f[1])
+    if f[2] then
+      -- Of an attempt before, which began.
+      call('HDEL', P .. 'job:' .. name, 'due')
+    end
     if deadline > 0 then
       call('ZREM', P .. 'deadlines', name)
       if at < deadline then
-        -- It starts in time: that it is tried again later does not make it late.
-        call('HSET', P .. 'job:' .. name, 'deadline', '0')
-        -- Its worker may have it wait for memory.
-        due = tostring(deadline)
+        -- It starts in time: that it is tried again later does not make it late. But its
+        -- worker may have it wait for memory, and give it back before it began.
+        due = string.format('%d', deadline)
+        call('HSET', P .. 'job:' .. name, 'deadline', '0', 'due', due)
       end
     end
     place(tenant_of(name))
+  else
+    due = call('HGET', P .. 'job:' .. name, 'due') or nil
   end
   ring_bells()
   return claimed(name, at, due)
