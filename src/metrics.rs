@@ -28,7 +28,7 @@ enum Kind {
 type Metric = (&'static str, Kind, Unit, &'static str);
 
 /// All of them. A test holds that the functions below use no other name.
-const METRICS: [Metric; 24] = {
+const METRICS: [Metric; 27] = {
     use Kind::{Counter, Gauge, Histogram};
     [
         (JOBS, Counter, Unit::Count, "Jobs that ended, by outcome and priority"),
@@ -39,6 +39,13 @@ const METRICS: [Metric; 24] = {
         (CONTEXTS, Gauge, Unit::Count, "Tenants' contexts that are kept warm"),
         (STARTS, Counter, Unit::Count, "Browsers launched"),
         (DEATHS, Counter, Unit::Count, "Browsers that ended, by reason"),
+        (UPKEEP, Counter, Unit::Count, "Changes of engine or fonts on disk, by what came of them"),
+        (
+            OUTDATED,
+            Gauge,
+            Unit::Count,
+            "1 while engine or fonts on disk are no good and the old browser stays",
+        ),
         (INTAKE, Counter, Unit::Count, "Elements taken from an inbox, by result"),
         (LOST, Counter, Unit::Count, "Leases that were lost before their job was settled"),
         (REDIS, Counter, Unit::Count, "Redis commands that failed, by kind"),
@@ -53,6 +60,7 @@ const METRICS: [Metric; 24] = {
         (BYTES, Gauge, Unit::Bytes, "What the queue holds in Redis, by kind"),
         (BROKEN, Gauge, Unit::Count, "Tenants whose last 20 attempts failed"),
         (HINDERED, Gauge, Unit::Count, "1 while no job is started although Redis answers"),
+        (TASKS, Gauge, Unit::Count, "Asynchronous tasks that live"),
         (PUBLISHED, Gauge, Unit::Seconds, "Unix time of the dispatcher's last sign of life"),
         (BUILD, Gauge, Unit::Count, "1, with the version as a label"),
     ]
@@ -66,6 +74,9 @@ const SLOTS: &str = "tillroll_render_slots";
 const CONTEXTS: &str = "tillroll_contexts";
 const STARTS: &str = "tillroll_browser_starts_total";
 const DEATHS: &str = "tillroll_browser_deaths_total";
+const UPKEEP: &str = "tillroll_browser_updates_total";
+const OUTDATED: &str = "tillroll_browser_outdated";
+const TASKS: &str = "tillroll_tasks";
 const INTAKE: &str = "tillroll_intake_total";
 const LOST: &str = "tillroll_leases_lost_total";
 const REDIS: &str = "tillroll_redis_errors_total";
@@ -175,6 +186,23 @@ pub fn browser_started() {
 /// A browser ended.
 pub fn browser_ended(reason: Death) {
     counter!(DEATHS, "reason" => reason.as_str()).increment(1);
+}
+
+/// Engine or fonts changed on disk: a new browser from them was good and replaced
+/// the old one, or was refused.
+pub fn upkeep(good: bool) {
+    counter!(UPKEEP, "result" => if good { "replaced" } else { "refused" }).increment(1);
+}
+
+/// Whether the old browser stays because what is on disk is no good.
+pub fn browser_outdated(outdated: bool) {
+    gauge!(OUTDATED).set(if outdated { 1.0 } else { 0.0 });
+}
+
+/// How many asynchronous tasks live.
+#[allow(clippy::cast_precision_loss, reason = "tasks are few")]
+pub fn tasks(count: usize) {
+    gauge!(TASKS).set(count as f64);
 }
 
 /// An element was taken from the inbox of `inbox` priority. `result` is
@@ -337,6 +365,9 @@ mod tests {
             contexts(5);
             browser_started();
             browser_ended(Death::Crashed);
+            upkeep(true);
+            browser_outdated(true);
+            tasks(40);
             intake(Priority::Bulk, "admitted");
             lease_lost();
             redis_failed("unavailable");

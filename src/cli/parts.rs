@@ -13,12 +13,14 @@ use crate::memory::{self, Governor, GovernorError, Probe};
 use crate::pool::recycle::RecyclePolicy;
 use crate::pool::{Pool, PoolConfig, ScriptPolicy};
 use crate::queue::{Address, LimitSettings, Queue, QueueConfig, QueueError};
-use crate::renderer::browser::BrowserConfig;
+use crate::renderer::browser::{BrowserConfig, PROFILE_ROOT};
 use crate::renderer::engine::{self, Search};
 use crate::renderer::fence::Fences;
+use crate::renderer::files::Files;
 use crate::renderer::jail::Jail;
 use crate::renderer::launcher::Launcher;
 use crate::renderer::limits::Limits;
+use crate::renderer::profile;
 
 /// How long a call to Redis may take before it counts as away.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -258,6 +260,7 @@ pub(super) fn pool(
             "raise the limit on threads (ulimit -u)",
         )
     })?;
+    sweep_profiles();
     let mut browser = BrowserConfig::new(engine, jail);
     browser.nice = i32::from(renderer.nice.get());
     browser.fences = fences;
@@ -286,7 +289,20 @@ pub(super) fn pool(
             pages: renderer.max_pages.0,
             pdf_bytes: renderer.max_pdf.bytes(),
         },
+        files: Files::of_system(search(session)),
+        look_every: renderer.look_every,
     }))
+}
+
+/// Removes what workers without a jail left behind when they were killed.
+fn sweep_profiles() {
+    match profile::sweep(Path::new(PROFILE_ROOT)) {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed profiles of browsers whose worker is gone"),
+        Err(error) => {
+            tracing::warn!(%error, "profiles of browsers whose worker is gone could not be removed");
+        }
+    }
 }
 
 /// Waits for the first browser, so that a broken one is told at once.

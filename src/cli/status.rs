@@ -187,6 +187,9 @@ impl Seen {
         for Known { id, says, .. } in self.workers.iter().filter(|worker| worker.alive) {
             text.push_str(&ledger_text(id, &says["memory"]["governor"]));
             text.push_str(&waits_text(id, &says["memory"]["governor"]));
+            if let Some(why) = says["upkeep"]["why"].as_str() {
+                text.push_str(&format!("\n{id}: {why}\n"));
+            }
         }
         if self.workers.iter().any(|worker| worker.says["renderer_kind"] == "null") {
             text.push_str(&format!("\n{}: {}\n", null::NOTICE, null::REMEDY));

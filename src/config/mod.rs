@@ -180,6 +180,8 @@ keys! {
         recycle_age: Duration;
         /// A context whose renderer holds more after a job is closed.
         recycle_memory: Size;
+        /// How often the engine's and the fonts' files are looked at.
+        look_every: Duration;
         /// Niceness of Chromium's processes.
         nice: Nice;
         /// The longest that one render may take.

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::manner::Manner;
 use super::recycle::Due;
+use super::upkeep::User;
 use super::{Renderer, Shared};
 use crate::renderer::browser::Browser;
 use crate::renderer::context::{Context, Killer};
@@ -27,11 +28,19 @@ pub(super) struct Warm {
     pub(super) opened: Instant,
     /// For which jobs.
     pub(super) manner: Manner,
+    /// Its part in a browser that it shares with others.
+    pub(super) user: Option<User>,
 }
 
 impl Warm {
     pub(super) fn renderer(&self, tenant: &Arc<str>, busy: bool) -> Renderer {
         Renderer { tenant: Arc::clone(tenant), pid: self.context.renderer_pid(), busy }
+    }
+
+    /// Whether its browser is its own, and older than the last replacement of the
+    /// common one.
+    pub(super) fn has_old_browser(&self, replaced: Option<Instant>) -> bool {
+        self.user.is_none() && replaced.is_some_and(|replaced| self.opened < replaced)
     }
 
     /// Whether it can take a job.
@@ -124,7 +133,10 @@ impl Busy {
         let Some((mut warm, place)) = self.take() else { return };
         warm.jobs = warm.jobs.saturating_add(1);
         let stays = warm.manner.is_kept() && !self.shared.stop.is_cancelled() && warm.is_sound();
-        let sound = stays && self.due(&warm).is_none();
+        let replaced = self.shared.counters(|counters| counters.replaced);
+        let leaves =
+            warm.user.as_ref().is_some_and(User::must_leave) || warm.has_old_browser(replaced);
+        let sound = stays && !leaves && self.due(&warm).is_none();
         // Told while nobody can take it, and nobody looks for it in vain.
         let refused = self.shared.contexts(|contexts| {
             let keep = self.shared.left(self.job, warm.number, sound);

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::supervisor::unavailable;
 use super::{Shared, closed, no_browser};
 use crate::failure::{Class, Failure};
 use crate::job::Isolation;
@@ -92,16 +91,16 @@ impl Shared {
         number: u64,
         deadline: Instant,
     ) -> Result<Browser, Failure> {
-        let launch = Browser::launch(&self.config.launcher, &self.config.browser);
+        let launch = async {
+            let engine = self.engine().await;
+            self.launch(&engine).await
+        };
         let launched = tokio::select! {
             // A launch that is dropped kills what it started.
             () = self.stop.cancelled() => return Err(closed()),
             launched = timeout_at(deadline, launch) => launched.map_err(|_| no_browser())?,
         };
-        let browser = launched.map_err(|error| {
-            self.counters(|counters| counters.failed_launches += 1);
-            unavailable(&error)
-        })?;
+        let browser = launched?;
         self.counters(|counters| counters.starts += 1);
         metrics::browser_started();
         self.own(|own| own.insert(number, browser.clone()));

@@ -4,7 +4,8 @@
 //! tenant ([`contexts`]). A job checks a context out, or has one opened, and
 //! gives it back; a context whose render was abandoned, timed out or broke is
 //! destroyed instead ([`checkout`]), and one that cannot be destroyed takes its
-//! browser with it. How much jobs share is [`manner`]'s: a job may have a context,
+//! browser with it. Where engine or fonts change on disk, the browser is replaced
+//! while jobs run, if a new one is good ([`upkeep`]). How much jobs share is [`manner`]'s: a job may have a context,
 //! or its tenant's context a browser, of its own.
 //!
 //! Invariants: a context serves one tenant only, and one job at a time; idle,
@@ -16,6 +17,7 @@
 //! in time, `scripts_refused` where a job's scripts may not run, those of
 //! [`Limits`], and those of [`Page::render`].
 
+mod canary;
 mod checkout;
 pub mod contexts;
 mod manner;
@@ -23,6 +25,7 @@ pub mod recycle;
 mod relief;
 mod status;
 mod supervisor;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,11 +42,12 @@ use crate::failure::{Class, Failure, MEMORY_FENCE};
 use crate::metrics;
 use crate::renderer::browser::{Browser, BrowserConfig};
 use crate::renderer::cdp::CdpError;
+use crate::renderer::files::Files;
 use crate::renderer::launcher::Launcher;
 use crate::renderer::limits::Limits;
 use crate::renderer::page::{Failed, Page};
 use crate::renderer::{
-    Readiness, Relief, Render, RenderFuture, RenderRequest, Rendered, Vitals, Watch,
+    Readiness, Relief, Render, RenderFuture, RenderRequest, Rendered, Upkeep, Vitals, Watch,
 };
 
 use checkout::{Busy, InUse, Place, Warm};
@@ -52,6 +56,7 @@ use manner::Manner;
 use recycle::RecyclePolicy;
 use relief::Watched;
 use supervisor::BrowserState;
+use upkeep::User;
 
 pub use crate::job::Isolation;
 pub use manner::ScriptPolicy;
@@ -85,6 +90,10 @@ pub struct PoolConfig {
     pub recycle: RecyclePolicy,
     /// What one document may ask for.
     pub limits: Limits,
+    /// What a browser is made from on disk.
+    pub files: Files,
+    /// How often that is looked at.
+    pub look_every: Duration,
 }
 
 /// What a job asks for when it wants a context.
@@ -105,6 +114,8 @@ struct Counters {
     starts: u64,
     deaths: u64,
     failed_launches: u64,
+    /// When the common browser was last replaced by a newer one.
+    replaced: Option<Instant>,
 }
 
 /// What the pool's parts share.
@@ -122,6 +133,8 @@ struct Shared {
     state: watch::Sender<BrowserState>,
     /// What the worker sees of `state`.
     readiness: watch::Sender<Readiness>,
+    /// How the browser stands to what is on disk.
+    upkeep: watch::Sender<Upkeep>,
     /// A context was given back or released, or the pool was closed.
     changed: Notify,
     stop: CancellationToken,
@@ -149,6 +162,7 @@ impl Pool {
             watch: Watched::default(),
             state: watch::Sender::new(BrowserState::Starting),
             readiness: watch::Sender::new(BrowserState::Starting.readiness()),
+            upkeep: watch::Sender::new(Upkeep::default()),
             changed: Notify::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -167,7 +181,7 @@ impl Pool {
         let mut state = self.shared.state.subscribe();
         loop {
             match &*state.borrow_and_update() {
-                BrowserState::Ready(browser) if !browser.is_dead() => return Ok(()),
+                BrowserState::Ready(common) if !common.browser.is_dead() => return Ok(()),
                 BrowserState::Ready(_) | BrowserState::Starting => {}
                 BrowserState::Unavailable(failure) => return Err(failure.clone()),
                 BrowserState::Closed => return Err(closed()),
@@ -182,7 +196,7 @@ impl Pool {
     #[must_use]
     pub fn browser(&self) -> Option<Browser> {
         match &*self.shared.state.borrow() {
-            BrowserState::Ready(browser) => Some(browser.clone()),
+            BrowserState::Ready(common) => Some(common.browser.clone()),
             _ => None,
         }
     }
@@ -230,6 +244,10 @@ impl Render for Pool {
 
     fn readiness(&self) -> watch::Receiver<Readiness> {
         self.shared.readiness.subscribe()
+    }
+
+    fn upkeep(&self) -> Option<watch::Receiver<Upkeep>> {
+        Some(self.shared.upkeep.subscribe())
     }
 
     fn watched_by(&self, watch: Arc<dyn Watch>) -> bool {
@@ -377,10 +395,11 @@ impl Shared {
             counters.numbers += 1;
             counters.numbers
         });
-        let browser = if manner.has_own_browser() {
-            self.launch_own(number, deadline).await?
+        let (browser, user) = if manner.has_own_browser() {
+            (self.launch_own(number, deadline).await?, None)
         } else {
-            self.wait_for_browser(deadline).await?
+            let (browser, user) = self.wait_for_browser(deadline).await?;
+            (browser, Some(user))
         };
         // Not the document's time: nothing of it has been looked at yet.
         let context = match browser.open_context(manner.context(), OPEN_TIMEOUT).await {
@@ -398,15 +417,18 @@ impl Shared {
         self.counters(|counters| counters.opened += 1);
         let page = Page::of(&context, self.config.scripts.time);
         let opened = Instant::now();
-        let warm = Warm { number, context, page, browser, jobs: 0, opened, manner };
+        let warm = Warm { number, context, page, browser, jobs: 0, opened, manner, user };
         Ok(Busy::new(self, (tenant, job), warm, place))
     }
 
-    async fn wait_for_browser(&self, deadline: Instant) -> Result<Browser, Failure> {
+    /// The common browser, and a part in it, taken before anybody can replace it.
+    async fn wait_for_browser(&self, deadline: Instant) -> Result<(Browser, User), Failure> {
         let mut state = self.state.subscribe();
         loop {
             match &*state.borrow_and_update() {
-                BrowserState::Ready(browser) if !browser.is_dead() => return Ok(browser.clone()),
+                BrowserState::Ready(common) if !common.browser.is_dead() => {
+                    return Ok((common.browser.clone(), common.user()));
+                }
                 BrowserState::Ready(_) | BrowserState::Starting => {}
                 BrowserState::Unavailable(failure) => return Err(failure.clone()),
                 BrowserState::Closed => return Err(closed()),
@@ -426,10 +448,18 @@ impl Shared {
         self.readiness.send_if_modified(|now| std::mem::replace(now, readiness) != *now);
     }
 
-    /// Gives up all idle contexts; their browser is dead or about to be.
+    /// Gives up all idle contexts; their browsers are about to be ended.
     fn drop_idle(self: &Arc<Self>) {
         let idle = self.contexts(Contexts::drain);
         for warm in idle {
+            checkout::close(self, warm, Place::taken(self));
+        }
+    }
+
+    /// Gives up those whose browser is dead.
+    fn drop_dead(self: &Arc<Self>) {
+        let dead = |warm: &Warm| warm.browser.is_dead();
+        while let Some(warm) = self.contexts(|contexts| contexts.take(dead)) {
             checkout::close(self, warm, Place::taken(self));
         }
     }

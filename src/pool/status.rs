@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Pool;
 use super::supervisor::BrowserState;
+use crate::renderer::Upkeep;
 use crate::renderer::browser::Browser;
 
 /// What the pool does now.
@@ -33,6 +34,8 @@ pub struct PoolStatus {
     pub deaths: u64,
     /// Launches that failed.
     pub failed_launches: u64,
+    /// How the browser stands to engine and fonts on disk.
+    pub upkeep: Upkeep,
 }
 
 /// One live context's renderer process.
@@ -55,7 +58,7 @@ impl Pool {
             self.shared.contexts(|contexts| (contexts.alive(), contexts.idle(), contexts.max()));
         let (browser, ready, error) = match &*self.shared.state.borrow() {
             BrowserState::Starting => ("starting", None, None),
-            BrowserState::Ready(browser) => ("ready", Some(browser.clone()), None),
+            BrowserState::Ready(common) => ("ready", Some(common.browser.clone()), None),
             BrowserState::Unavailable(failure) => {
                 ("unavailable", None, Some(failure.message.clone()))
             }
@@ -74,6 +77,7 @@ impl Pool {
             starts: counters.starts,
             deaths: counters.deaths,
             failed_launches: counters.failed_launches,
+            upkeep: self.shared.upkeep.borrow().clone(),
         }
     }
 

@@ -8,20 +8,25 @@
 //!  └─ unavailable ◀──── pause, if it is not the first ───┘      close() from anywhere ─▶ closed
 //! ```
 //!
-//! A launch that failed leaves nothing behind, so the next one starts clean.
+//! A launch that failed leaves nothing behind, so the next one starts clean: with
+//! the engine that is there then. Launches follow each other, here and nowhere
+//! else, so two for the same purpose never overlap.
 //! Jobs wait while a browser starts, and fail at once while none can be had.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::recycle::{SETTLED, launch_pause};
+use super::upkeep::{self, Common, Keeper};
 use super::{Shared, fell_to_kernel};
 use crate::failure::{Class, Failure};
 use crate::metrics::{self, Death};
 use crate::renderer::Readiness;
 use crate::renderer::browser::{Browser, LaunchError};
 use crate::renderer::cdp::CloseReason;
+use crate::renderer::files::Seen;
 
 /// What there is to render with.
 #[derive(Debug, Clone)]
@@ -29,7 +34,7 @@ pub(super) enum BrowserState {
     /// A launch is under way.
     Starting,
     /// This one, unless it has just died.
-    Ready(Browser),
+    Ready(Common),
     /// The last launch failed, for this reason; the next follows.
     Unavailable(Failure),
     /// The pool was closed.
@@ -53,26 +58,25 @@ impl BrowserState {
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut streak = 0_u32;
     loop {
-        let launch = Browser::launch(&shared.config.launcher, &shared.config.browser);
-        let launched = tokio::select! {
+        let launch = async {
+            let seen = shared.look().await;
+            let launched = shared.launch(&seen.engine).await;
+            (seen, launched)
+        };
+        let (seen, launched) = tokio::select! {
             // A launch that is dropped kills what it started.
             () = shared.stop.cancelled() => break,
             launched = launch => launched,
         };
         match launched {
             Ok(browser) => {
-                let since = Instant::now();
-                if !serve(&shared, &browser).await {
-                    break;
-                }
-                streak = if since.elapsed() < SETTLED { streak.saturating_add(1) } else { 0 };
+                let Some(lived) = serve(&shared, browser, seen).await else { break };
+                streak = if lived < SETTLED { streak.saturating_add(1) } else { 0 };
             }
-            Err(error) => {
+            Err(failure) => {
                 streak = streak.saturating_add(1);
-                let failure = unavailable(&error);
                 tracing::warn!(error = %failure.message, launches_failed = streak,
                     "no browser could be launched");
-                shared.counters(|counters| counters.failed_launches += 1);
                 shared.enter(BrowserState::Unavailable(failure));
             }
         }
@@ -86,25 +90,59 @@ pub(super) async fn run(shared: Arc<Shared>) {
     shared.changed.notify_waiters();
 }
 
-/// Offers a browser until it dies (true) or the pool is closed (false).
-async fn serve(shared: &Arc<Shared>, browser: &Browser) -> bool {
+/// Offers a browser, and those that replace it, until one dies; says how long that
+/// one lived, or `None` if the pool was closed.
+async fn serve(shared: &Arc<Shared>, browser: Browser, seen: Seen) -> Option<Duration> {
+    let mut common = Common::new(browser);
+    let mut upkeep = Keeper::new(shared, seen);
+    let mut replaced = None;
+    loop {
+        let since = Instant::now();
+        offer(shared, &common);
+        // Only now: nobody finds the old one any more.
+        if let Some(old) = replaced.take() {
+            shared.tasks.spawn_on(upkeep::retire(Arc::clone(shared), old), &shared.runtime);
+        }
+        let newer = tokio::select! {
+            () = shared.stop.cancelled() => None,
+            () = common.browser.died().cancelled() => {
+                mourn(shared, &common.browser);
+                upkeep.give_up(shared).await;
+                return Some(since.elapsed());
+            }
+            newer = upkeep.replacement(shared) => Some(newer),
+        };
+        let Some(newer) = newer else { break };
+        replaced = Some(std::mem::replace(&mut common, Common::new(newer)));
+    }
+    shared.enter(BrowserState::Closed);
+    shared.changed.notify_waiters();
+    shared.drop_idle();
+    upkeep.give_up(shared).await;
+    common.browser.close().await;
+    metrics::browser_ended(Death::Stopped);
+    None
+}
+
+fn offer(shared: &Shared, common: &Common) {
+    let browser = &common.browser;
     tracing::info!(pid = browser.pid(), version = browser.product(), "browser ready");
     shared.counters(|counters| counters.starts += 1);
     metrics::browser_started();
-    shared.enter(BrowserState::Ready(browser.clone()));
-    tokio::select! {
-        () = shared.stop.cancelled() => {
-            shared.enter(BrowserState::Closed);
-            shared.changed.notify_waiters();
-            shared.drop_idle();
-            browser.close().await;
-            metrics::browser_ended(Death::Stopped);
-            return false;
-        }
-        () = browser.died().cancelled() => {}
-    }
+    shared.enter(BrowserState::Ready(common.clone()));
+}
+
+/// A browser died, and there is none until another is launched.
+fn mourn(shared: &Arc<Shared>, browser: &Browser) {
     let reason = browser.death().map_or_else(|| "unknown".to_owned(), |reason| reason.to_string());
     tracing::warn!(pid = browser.pid(), reason, "the browser died; launching another");
+    count_death(shared, browser);
+    shared.enter(BrowserState::Starting);
+    // Their renderers died with it. Busy ones are given up by their jobs.
+    shared.drop_dead();
+}
+
+pub(super) fn count_death(shared: &Shared, browser: &Browser) {
     shared.counters(|counters| counters.deaths += 1);
     // We end a browser ourselves only where it no longer answers.
     let ours = matches!(browser.death(), Some(CloseReason::Requested));
@@ -113,10 +151,6 @@ async fn serve(shared: &Arc<Shared>, browser: &Browser) -> bool {
         false if fell_to_kernel(browser) => Death::Memory,
         false => Death::Crashed,
     });
-    shared.enter(BrowserState::Starting);
-    // Their renderers died with it. Busy ones are given up by their jobs.
-    shared.drop_idle();
-    true
 }
 
 pub(super) fn unavailable(error: &LaunchError) -> Failure {

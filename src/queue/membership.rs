@@ -26,6 +26,8 @@ const SWEEPS: u32 = 20;
 const PREDICTIONS_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Verdicts on documents that are kept, and for how long after the last one.
 const VERDICTS: isize = 1024;
+/// About so many events are kept, as in `scripts/lib/base.lua`.
+const EVENTS_KEPT: u32 = 10_000;
 /// A worker that was silent for so long, with empty stages, is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
@@ -74,6 +76,19 @@ impl Queue {
         add.cmd("LTRIM").arg(&key).arg(0).arg(VERDICTS - 1).ignore();
         add.cmd("PEXPIRE").arg(&key).arg(millis(PREDICTIONS_TTL)).ignore();
         Ok(add.query_async(&mut self.commands()).await?)
+    }
+
+    /// Writes an event of this worker's own, with its id as the code.
+    ///
+    /// # Errors
+    /// Where Redis is away or full.
+    pub async fn tell_event(&self, event: &'static str) -> Result<(), QueueError> {
+        let Inner { keys, worker, .. } = &*self.inner;
+        let mut add = cmd("XADD");
+        add.arg(keys.events()).arg("MAXLEN").arg("~").arg(EVENTS_KEPT).arg("*");
+        add.arg("event").arg(event).arg("job").arg("").arg("code").arg(worker);
+        let _id: String = add.query_async(&mut self.commands()).await?;
+        Ok(())
     }
 
     /// Housekeeping: expired leases and due jobs become ready, jobs past their

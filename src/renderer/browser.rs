@@ -35,7 +35,7 @@ use super::fence::Fence;
 use super::flags::{FlagOptions, flags};
 use super::jail::{self, Host, Jail, JailError};
 use super::launch::autopsy;
-pub use super::launch::{BrowserConfig, DEFAULT_OOM_SCORE_ADJ, LaunchError};
+pub use super::launch::{BrowserConfig, DEFAULT_OOM_SCORE_ADJ, LaunchError, PROFILE_ROOT};
 use super::launcher::{Child, Launcher, SpawnRequest};
 use super::processes::{self, Process};
 use super::profile::Profile;

@@ -16,6 +16,9 @@ use super::verify::{Exposure, Seen};
 /// first, and they must be found before the browser that holds everyone's pages.
 pub const DEFAULT_OOM_SCORE_ADJ: i32 = 200;
 
+/// Where profile directories are made, if there is no jail.
+pub const PROFILE_ROOT: &str = "/tmp";
+
 /// How a browser is launched.
 #[derive(Debug, Clone)]
 pub struct BrowserConfig {
@@ -51,7 +54,7 @@ impl BrowserConfig {
             fences: None,
             launch_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(2),
-            profile_root: PathBuf::from("/tmp"),
+            profile_root: PathBuf::from(PROFILE_ROOT),
             seen: Seen::default(),
         }
     }

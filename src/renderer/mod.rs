@@ -6,6 +6,7 @@
 //! * [`engine`], [`flags`], [`jail`], [`launcher`], [`browser`], [`context`]:
 //!   which Chromium, how it is started and confined, and its isolated contexts.
 //! * [`fence`]: the kernel's last word on a browser's memory.
+//! * [`files`]: whether engine and fonts are still those that a browser was made from.
 //! * [`cdp`]: the protocol over a pipe.
 //! * [`limits`]: what one document may ask for, pure.
 //! * [`page`]: one document printed once; with [`paper`] (what is asked of
@@ -18,6 +19,7 @@ mod contain;
 pub mod context;
 pub mod engine;
 pub mod fence;
+pub mod files;
 pub mod flags;
 mod host;
 pub mod jail;
@@ -41,6 +43,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::failure::Failure;
@@ -116,6 +119,34 @@ pub struct Vitals {
     pub contexts: usize,
 }
 
+/// How the running browser stands to the engine and the fonts on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpkeepState {
+    /// It was made from them.
+    #[default]
+    Current,
+    /// They have changed, and are being tried in a new browser.
+    Checking,
+    /// They were good: the contexts move to the new browser.
+    Replacing,
+    /// They were not: the browser that was there stays.
+    Refused,
+}
+
+/// The same, with what came of it so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Upkeep {
+    /// How it stands now.
+    pub state: UpkeepState,
+    /// Why what is on disk was refused, and the remedy.
+    pub why: Option<String>,
+    /// Browsers that were replaced because of a change.
+    pub replaced: u64,
+    /// Changes that were tried and refused.
+    pub refused: u64,
+}
+
 /// Hears which renderer process serves which job, and when one has ended: for
 /// whoever counts memory. Called while the renderer works, from any thread and
 /// under its locks: it must not wait, nor call the renderer.
@@ -159,6 +190,11 @@ pub trait Render: Send + Sync + 'static {
     /// What it is called in status: `chromium`, or what stands in for it.
     fn kind(&self) -> &'static str {
         "chromium"
+    }
+
+    /// How it stands to what is on disk, where it keeps itself up to date.
+    fn upkeep(&self) -> Option<tokio::sync::watch::Receiver<Upkeep>> {
+        None
     }
 
     /// Has `watch` hear of every context from now on; false where there are none.

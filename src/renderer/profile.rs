@@ -1,12 +1,17 @@
 //! Profile directories for browsers without a jail (in the jail the profile is
 //! in a tmpfs that vanishes with it).
 //!
-//! A directory's name says which process it belongs to, so that a later start
-//! can remove what a killed worker left ([`sweep`]).
+//! A directory's name says which process it belongs to, and that process holds a
+//! lock on it, which the kernel gives back whatever becomes of it. So a later start
+//! can remove what a killed worker left ([`sweep`]), and nothing of one that lives,
+//! even where each worker has pids of its own and both have the same /tmp.
 
+use std::fs::File;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{FlockOperation, flock};
 
 use super::processes;
 
@@ -19,6 +24,8 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub(super) struct Profile {
     path: PathBuf,
+    /// Locked as long as it is open; `None` on a file system without locks.
+    _lock: Option<File>,
 }
 
 impl Profile {
@@ -29,7 +36,8 @@ impl Profile {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = root.join(format!("{PREFIX}{own}-{started}-{number}"));
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self { path })
+        let lock = lock(&path).ok();
+        Ok(Self { path, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -47,21 +55,37 @@ impl Drop for Profile {
     }
 }
 
+/// Opens and locks a directory; fails where another process has it.
+fn lock(dir: &Path) -> std::io::Result<File> {
+    let file = File::open(dir)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
 /// Removes the profile directories below `root` whose worker is gone, and
 /// returns how many. For a worker's start.
 ///
 /// # Errors
-/// If `root` cannot be read, or a directory not be removed.
+/// If `root` cannot be read, or a directory not be removed; then the others are
+/// removed all the same.
 pub fn sweep(root: &Path) -> std::io::Result<usize> {
-    let mut removed = 0;
+    let (mut removed, mut failed) = (0, None);
     for entry in std::fs::read_dir(root)? {
         let entry = entry?;
-        if orphaned(&entry.file_name().to_string_lossy()) {
-            std::fs::remove_dir_all(entry.path())?;
-            removed += 1;
+        // A link by that name is not ours; nor is what belongs to somebody else.
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_dir || !orphaned(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        let Ok(_lock) = lock(&entry.path()) else { continue };
+        match std::fs::remove_dir_all(entry.path()) {
+            Ok(()) => removed += 1,
+            // Another worker starts at the same time.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => failed = Some(error),
         }
     }
-    Ok(removed)
+    failed.map_or(Ok(removed), Err)
 }
 
 fn orphaned(name: &str) -> bool {
@@ -88,8 +112,17 @@ mod tests {
         std::fs::create_dir_all(dead.join("Default")).unwrap();
         let foreign = root.path().join("tillroll-profile-notes");
         std::fs::create_dir(&foreign).unwrap();
+        // Of a worker with other pids than ours.
+        let elsewhere = root.path().join(format!("{PREFIX}{own}-2-0"));
+        std::fs::create_dir(&elsewhere).unwrap();
+        let held = lock(&elsewhere).unwrap();
+        let link = root.path().join(format!("{PREFIX}{own}-3-0"));
+        std::os::unix::fs::symlink(&foreign, &link).unwrap();
         assert_eq!(sweep(root.path()).unwrap(), 1);
-        assert!(live.path().exists() && foreign.exists() && !dead.exists());
+        assert!(live.path().exists() && foreign.exists() && link.exists() && !dead.exists());
+        assert!(elsewhere.exists());
+        drop(held);
+        assert_eq!(sweep(root.path()).unwrap(), 1);
         let path = live.path().to_owned();
         drop(live);
         assert!(!path.exists());

@@ -21,6 +21,7 @@ use crate::memory::live::Live;
 use crate::memory::{Permit, Probe};
 use crate::metrics;
 use crate::queue::{Admitted, Claimed, Lease, Limit, Next, Queue, QueueError, Refusal, Settled};
+use crate::renderer::Upkeep;
 
 /// How long a rejection's reply stays.
 const REJECTION_TTL: Duration = Duration::from_secs(600);
@@ -391,6 +392,24 @@ impl Effects {
                 tracing::debug!(error = %super::chain(&error), "what documents take was not written down");
             }
         });
+    }
+
+    /// Tells everybody what came of engines and fonts that changed on disk.
+    pub(super) fn tell_upkeep(&self, before: &Upkeep, now: &Upkeep) {
+        for (event, times) in [
+            ("browser_replaced", now.replaced - before.replaced),
+            ("browser_refused", now.refused - before.refused),
+        ] {
+            if times == 0 {
+                continue;
+            }
+            let queue = self.queue().clone();
+            self.tasks.spawn(async move {
+                if let Err(error) = queue.tell_event(event).await {
+                    tracing::debug!(error = %super::chain(&error), event, "an event was not written");
+                }
+            });
+        }
     }
 
     /// Takes in other workers' verdicts on documents.

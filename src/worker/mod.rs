@@ -42,7 +42,7 @@ use self::snapshot::{Browser, Condition, Governed, MemoryUse, QueueCounts, Slots
 use crate::memory::Governor;
 use crate::metrics::{self, QueueState};
 use crate::queue::{Intake, Queue, Room};
-use crate::renderer::Render;
+use crate::renderer::{Render, Upkeep, UpkeepState};
 
 /// Events that may wait; a job causes about four.
 const EVENTS: usize = 1024;
@@ -98,6 +98,8 @@ impl Worker {
         let mut room_of_memory = relief::connect(self.governor.live(), &self.renderer);
         let mut dispatcher = Dispatcher::new(self.governor.clone());
         let mut readiness = self.renderer.readiness();
+        let mut upkeep = self.renderer.upkeep();
+        let mut kept = Upkeep::default();
         let now = readiness.borrow_and_update().clone();
         let mut wanted = dispatcher.handle(Event::Renderer(now));
         // Heard of before the first element is taken, so that its stage is never an unknown worker's.
@@ -130,6 +132,13 @@ impl Worker {
                 Some(stop) = self.stop.recv() => Event::Stop(stop),
                 Ok(()) = readiness.changed() => Event::Renderer(readiness.borrow_and_update().clone()),
                 Ok(()) = room_of_memory.changed() => Event::Room,
+                now = told(&mut upkeep) => {
+                    effects.tell_upkeep(&kept, &now);
+                    kept = now;
+                    self.publish(&dispatcher);
+                    wanted = Vec::new();
+                    continue;
+                }
                 _ = tick.tick() => {
                     self.publish(&dispatcher);
                     Event::Tick
@@ -238,10 +247,15 @@ impl Worker {
             "drain_timeout_ms": u64::try_from(self.settings.drain.get().as_millis()).unwrap_or(u64::MAX),
             "renderer": dispatcher.renderer().as_ref().err(),
             "renderer_kind": self.renderer.kind(),
+            "upkeep": self.upkeep(),
             "totals": dispatcher.totals(),
             "memory": self.memory().without_names(),
         })
         .to_string()
+    }
+
+    fn upkeep(&self) -> Option<Upkeep> {
+        self.renderer.upkeep().map(|upkeep| upkeep.borrow().clone())
     }
 
     /// Memory, as it is published.
@@ -285,6 +299,10 @@ impl Worker {
         }
         let vitals = self.renderer.vitals();
         metrics::contexts(vitals.contexts);
+        metrics::tasks(tokio::runtime::Handle::current().metrics().num_alive_tasks());
+        let upkeep = self.upkeep();
+        let refused = |upkeep: &Upkeep| upkeep.state == UpkeepState::Refused;
+        metrics::browser_outdated(upkeep.as_ref().is_some_and(refused));
         let jobs = dispatcher.counts().map(|counts| QueueCounts {
             inbox: counts.inbox + counts.inbox_bulk,
             ready: counts.ready,
@@ -310,6 +328,7 @@ impl Worker {
                 version,
                 contexts: vitals.contexts,
             });
+            snapshot.upkeep = upkeep;
             snapshot.jobs = jobs;
             snapshot.phase = dispatcher.phase();
             snapshot.redis = condition(dispatcher.redis());
@@ -322,6 +341,17 @@ impl Worker {
             snapshot.published = Instant::now();
         });
     }
+}
+
+/// How the browser stands to what is on disk, once that changes; never, where
+/// nothing keeps it up to date.
+async fn told(upkeep: &mut Option<watch::Receiver<Upkeep>>) -> Upkeep {
+    if let Some(receiver) = upkeep
+        && receiver.changed().await.is_ok()
+    {
+        return receiver.borrow_and_update().clone();
+    }
+    std::future::pending().await
 }
 
 /// An error and its causes, in one line.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::memory::ladder::Pressure;
 use crate::memory::live::{Footprint, Report, Waiting};
+use crate::renderer::Upkeep;
 
 /// Where the worker is in its life.
 ///
@@ -244,6 +245,9 @@ pub struct Snapshot {
     pub totals: Totals,
     /// The browser, while one runs.
     pub browser: Option<Browser>,
+    /// How the browser stands to the engine and the fonts on disk; null where nothing
+    /// keeps it up to date.
+    pub upkeep: Option<Upkeep>,
     /// The queue, where it has been asked.
     pub jobs: Option<QueueCounts>,
     /// When the worker started.
@@ -291,6 +295,7 @@ impl Snapshot {
             },
             totals: Totals::default(),
             browser: None,
+            upkeep: None,
             jobs: None,
             started: now,
             published: now,
@@ -302,7 +307,9 @@ impl Snapshot {
     pub fn notices(&self) -> Vec<String> {
         use crate::renderer::null;
         let is_null = self.renderer_kind == "null";
-        is_null.then(|| format!("{}: {}", null::NOTICE, null::REMEDY)).into_iter().collect()
+        let null = is_null.then(|| format!("{}: {}", null::NOTICE, null::REMEDY));
+        let refused = self.upkeep.as_ref().and_then(|upkeep| upkeep.why.clone());
+        null.into_iter().chain(refused).collect()
     }
 
     /// Whether the dispatcher has spoken lately.

@@ -28,3 +28,4 @@ mod scripts;
 mod supervision;
 mod support;
 mod tenants;
+mod updates;

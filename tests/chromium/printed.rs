@@ -14,6 +14,7 @@ use tillroll::failure::Failure;
 use tillroll::job::{Rules, options};
 use tillroll::pool::recycle::RecyclePolicy;
 use tillroll::pool::{Isolation, Pool, PoolConfig, ScriptPolicy};
+use tillroll::renderer::files::Files;
 use tillroll::renderer::launcher::Launcher;
 use tillroll::renderer::limits::Limits;
 use tillroll::renderer::pdf::Document;
@@ -37,6 +38,9 @@ pub(crate) fn config() -> PoolConfig {
         max_timeout: Duration::from_secs(60),
         recycle: RecyclePolicy::default(),
         limits: LIMITS,
+        // The engine is the one that is given; fonts of this machine may change.
+        files: Files { search: None, fonts: Vec::new() },
+        look_every: Duration::from_secs(30),
     }
 }
 
