@@ -11,7 +11,7 @@ use crate::redis_server::RedisServer;
 use crate::support::{PREFIX, Worker, connect, element, take};
 
 /// Status code and body.
-fn get(address: &str, path: &str) -> (u16, String) {
+pub fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
@@ -21,7 +21,7 @@ fn get(address: &str, path: &str) -> (u16, String) {
 }
 
 /// Asks until the page says so: the snapshot is published each second.
-fn wait_for(address: &str, path: &str, right: impl Fn(u16, &str) -> bool) -> String {
+pub fn wait_for(address: &str, path: &str, right: impl Fn(u16, &str) -> bool) -> String {
     let give_up = Instant::now() + Duration::from_secs(20);
     loop {
         let (code, body) = get(address, path);
