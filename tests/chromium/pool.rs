@@ -241,6 +241,26 @@ async fn a_stopped_browser_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_browser_that_stalls_for_a_moment_is_not_replaced() {
+    let pool = pool().await;
+    print(&pool, &page("<p>warm"), none()).await;
+    let stalled = chromium(&pool);
+    signal(stalled, Signal::STOP);
+    let goes_on = tokio::spawn(async move {
+        // Longer than the job's time, shorter than a browser is given to answer.
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        signal(stalled, Signal::CONT);
+    });
+    let failure = render(&pool, &page("<p>late"), json!({"timeout_ms": 300})).await.unwrap_err();
+    assert_eq!((failure.class, failure.code), (Class::Document, "render_timeout"), "{failure}");
+    goes_on.await.unwrap();
+    print(&pool, &page("<p>next"), none()).await;
+    let status = pool.status();
+    assert_eq!((status.starts, status.deaths), (1, 0), "{status:?}");
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_abandoned_render_leaves_nothing_running() {
     let pool = Arc::new(pool().await);
     let job = start_heavy(&pool, request("shop", &heavy(), none())).await;

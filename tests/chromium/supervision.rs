@@ -315,6 +315,51 @@ async fn twenty_launches_leave_nothing_behind() {
     assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abandoned_launch_and_one_that_failed_do_not_disturb_the_next() {
+    let launcher = Launcher::start().unwrap();
+    let config = support::jailed();
+    let broken = |millis| {
+        let launch_timeout = Duration::from_millis(millis);
+        tillroll::renderer::browser::BrowserConfig { launch_timeout, ..config.clone() }
+    };
+    for millis in [0, 5, 20, 60] {
+        // Abandoned in mid-launch, and one given up, while the next two start.
+        let abandoned = tokio::time::timeout(
+            Duration::from_millis(millis),
+            Browser::launch(&launcher, &config),
+        );
+        let given_up = broken(millis.max(1));
+        let (abandoned, failed, one, two) = tokio::join!(
+            abandoned,
+            Browser::launch(&launcher, &given_up),
+            Browser::launch(&launcher, &config),
+            Browser::launch(&launcher, &config),
+        );
+        assert!(abandoned.is_err() && failed.is_err());
+        let (one, two) = (one.unwrap(), two.unwrap());
+        for browser in [&one, &two] {
+            let context = support::context(browser).await;
+            assert!(support::pdf(&context, "<p>sound").await.is_ok());
+        }
+        tokio::join!(one.close(), two.close());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ending_a_browser_leaves_every_other_one_alone() {
+    let (one, two, three) =
+        tokio::join!(support::browser(), support::browser(), support::browser());
+    let spared = support::context(&three).await;
+    let before = three.processes().len();
+    one.kill().await;
+    two.close().await;
+    assert!(!three.is_dead() && !spared.crashed().is_cancelled());
+    assert_eq!(three.processes().len(), before);
+    assert!(support::pdf(&spared, "<p>still here").await.is_ok());
+    three.close().await;
+}
+
 fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }

@@ -10,8 +10,9 @@ use tillroll::pool::{Isolation, Pool, PoolConfig};
 use tillroll::renderer::engine::Search;
 use tillroll::renderer::files::Files;
 use tillroll::renderer::{Render, Upkeep, UpkeepState};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::printed::{config, none, page, request};
@@ -97,29 +98,43 @@ fn copy(from: &Path, to: &Path) {
 struct Load {
     stop: CancellationToken,
     done: Arc<AtomicUsize>,
+    another: Arc<Notify>,
     tenants: JoinSet<Result<(), Failure>>,
 }
 
 impl Load {
     fn on(pool: &Arc<Pool>) -> Self {
         let (stop, done) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+        let another = Arc::new(Notify::new());
         let mut tenants = JoinSet::new();
         for tenant in 0..TENANTS {
             let (pool, stop, done) = (Arc::clone(pool), stop.clone(), Arc::clone(&done));
+            let another = Arc::clone(&another);
             tenants.spawn(async move {
                 let html = page(&format!("<p>Total of {tenant}: 12.00"));
                 while !stop.is_cancelled() {
                     pool.render(request(&format!("t{tenant}"), &html, none())).await?;
                     done.fetch_add(1, Ordering::Relaxed);
+                    another.notify_one();
                 }
                 Ok(())
             });
         }
-        Self { stop, done, tenants }
+        Self { stop, done, another, tenants }
     }
 
     fn done(&self) -> usize {
         self.done.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more are done.
+    async fn more(&self, jobs: usize) -> usize {
+        let before = self.done();
+        while self.done() < before + jobs {
+            // The tenants tell of each.
+            self.another.notified().await;
+        }
+        self.done() - before
     }
 
     /// How many were done; none may have failed.
@@ -153,17 +168,20 @@ async fn a_new_engine_takes_over_while_jobs_run_and_none_is_lost() {
     pool.ready().await.unwrap();
     let first = pool.browser().unwrap();
     let load = Load::on(&pool);
+    let began = Instant::now();
+    let usual = load.more(200).await as f64 / began.elapsed().as_secs_f64();
     installed.install("two");
+    let began = Instant::now();
+    let before = load.done();
     told(&pool, "replaced", current(1)).await;
+    let meanwhile = (load.done() - before) as f64 / began.elapsed().as_secs_f64();
+    println!("{usual:.0} receipts/s, and {meanwhile:.0} for {:?} meanwhile", began.elapsed());
     let second = pool.browser().unwrap();
     assert_ne!(first.pid(), second.pid());
     assert!(first.gone().is_cancelled(), "the old browser is still there");
     assert!(first.processes().is_empty());
     // All tenants' contexts are in the new one, and it goes on.
-    let before = load.done();
-    while load.done() < before + 3 * TENANTS {
-        tokio::task::yield_now().await;
-    }
+    load.more(3 * TENANTS).await;
     let done = load.end().await;
     println!("{done} jobs while the engine was replaced");
     let status = pool.status();

@@ -22,7 +22,7 @@ const LONG: usize = 200;
 /// A wave is over when the counts are back, or never.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The allocator and the caches of a debug build wander by so much.
-const MEMORY_WANDERS: u64 = 12 << 20;
+const MEMORY_WANDERS: u64 = 16 << 20;
 
 /// What a worker holds, as seen from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,9 +30,10 @@ struct Held {
     /// Processes below the worker that are no renderers.
     processes: usize,
     zombies: usize,
-    /// Renderers beyond the contexts that are kept warm.
+    /// Renderers without a context, or contexts without a renderer.
     strays: usize,
-    /// Descriptors of the worker, but for one of each renderer.
+    /// Descriptors of the worker, but for two of each renderer: a handle on it, and
+    /// what is read of its memory.
     files: usize,
     threads: usize,
     tasks: usize,
@@ -88,7 +89,7 @@ impl Rig {
         let heavy = "<tr><td>Tea<td>1<td>2.00".repeat(20_000);
         let heavy = format!("<!doctype html><table>{heavy}</table>");
         let mut names = Vec::new();
-        let mut running = Vec::new();
+        let (mut waiting, mut running) = (Vec::new(), Vec::new());
         for number in 0..jobs {
             let tenant = format!("t{}", number % TENANTS);
             let name = match number % 20 {
@@ -123,7 +124,7 @@ impl Rig {
                 }
             };
             if number % 20 == 17 {
-                self.cancel(&[name.clone()]);
+                waiting.push(name.clone());
             }
             names.push(name);
         }
@@ -135,6 +136,7 @@ impl Rig {
                 kill_process(pid, Signal::KILL).ok();
             }
         }
+        self.cancel(&waiting);
         self.cancel(&running);
         let _: i64 = self.redis.lpush(format!("{PREFIX}in"), "{not a header\n<p>x").unwrap();
         self.take(&names);
@@ -145,9 +147,16 @@ impl Rig {
         self.take(&settled);
     }
 
-    fn cancel(&self, names: &[String]) {
+    /// Cancels jobs once they have been admitted.
+    fn cancel(&mut self, names: &[String]) {
         if names.is_empty() {
             return;
+        }
+        let give_up = Instant::now() + PATIENCE;
+        for name in names {
+            while !self.redis.exists::<_, bool>(format!("{PREFIX}job:{name}")).unwrap() {
+                assert!(Instant::now() < give_up, "{name} was not admitted");
+            }
         }
         let mut command = tillroll();
         command.args(["job", "cancel", "--redis", &self.url]).args(names);
@@ -167,7 +176,7 @@ impl Rig {
 
     fn held(&self) -> (Held, Memory) {
         let pid = self.worker.pid();
-        let (mut processes, mut renderers, mut zombies, mut browser) = (0, 0, 0, 0);
+        let (mut processes, mut renderers, mut zombies, mut browser) = (0, 0_usize, 0, 0);
         for below in tree(pid) {
             let line = std::fs::read(format!("/proc/{below}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
@@ -186,10 +195,9 @@ impl Rig {
         let contexts = status["browser"]["contexts"].as_u64().unwrap_or(0) as usize;
         let metrics = get(&self.address, "/metrics").1;
         let tasks = metrics.lines().find_map(|line| line.strip_prefix("tillroll_tasks "));
+        let profile = format!("tillroll-profile-{pid}-");
         let ours = |name: &str| {
-            ["tillroll-profile", "chromium", "Chromium", "com.google"]
-                .iter()
-                .any(|w| name.contains(w))
+            [&*profile, "chromium", "Chromium", "com.google"].iter().any(|word| name.contains(word))
         };
         let clients: String =
             redis::cmd("INFO").arg("clients").query(&mut connect(&self.url)).unwrap();
@@ -197,8 +205,8 @@ impl Rig {
         let held = Held {
             processes,
             zombies,
-            strays: renderers.max(contexts) - contexts,
-            files: entries(&format!("/proc/{pid}/fd"), |_| true) - renderers,
+            strays: renderers.abs_diff(contexts),
+            files: entries(&format!("/proc/{pid}/fd"), |_| true) - 2 * renderers,
             threads: entries(&format!("/proc/{pid}/task"), |_| true),
             tasks: tasks.unwrap().parse().unwrap(),
             connections: clients.unwrap().trim().parse::<usize>().unwrap(),
@@ -207,6 +215,19 @@ impl Rig {
             groups: groups(Path::new("/sys/fs/cgroup"), &format!("tillroll-{pid}-")),
         };
         (held, Memory { worker: private_bytes(pid), browser })
+    }
+
+    /// What the worker's descriptors are, for whoever looks for a leak.
+    fn kinds_of_files(&self) -> BTreeMap<String, usize> {
+        let dir = format!("/proc/{}/fd", self.worker.pid());
+        let mut kinds = BTreeMap::new();
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let link = std::fs::read_link(entry.path()).unwrap_or_default();
+            let link = link.to_string_lossy();
+            let kind = link.split(":[").next().unwrap_or_default().to_owned();
+            *kinds.entry(kind).or_default() += 1;
+        }
+        kinds
     }
 
     /// Waits until nothing more is held than before; fails if that never comes.
@@ -218,7 +239,8 @@ impl Rig {
             if at_rest && before.is_none_or(|before| no_more(&held, before)) {
                 return (held, memory);
             }
-            assert!(Instant::now() < give_up, "a leak: {held:?}, before {before:?}");
+            let files = self.kinds_of_files();
+            assert!(Instant::now() < give_up, "a leak: {held:?}, before {before:?}; {files:?}");
             // Nobody tells when the kernel has cleared away a process; threads of a
             // pool go after ten idle seconds.
             std::thread::sleep(Duration::from_millis(100));

@@ -8,11 +8,12 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::{Commands, Connection};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::pages::{get, wait_for};
 use crate::redis_server::RedisServer;
-use crate::support::{PREFIX, Worker, connect, element, handle, take, tillroll};
+use crate::support::{PREFIX, Worker, all_gone, connect, element, handle, take, tillroll};
 
 const ENGINE: &str = "/usr/lib/chromium/chromium-headless-shell";
 
@@ -146,4 +147,40 @@ fn an_engine_that_crashes_at_start_replaces_nothing_and_a_good_one_does() {
     };
     let told = |kind: &str| events.iter().any(|event| event["event"] == kind);
     assert!(told("browser_refused") && told("browser_replaced"), "{events:?}");
+}
+
+/// Profile directories of workers without a jail.
+fn profiles(pid: u32) -> Vec<String> {
+    let entries = std::fs::read_dir("/tmp").unwrap().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(&format!("tillroll-profile-{pid}-"))).collect()
+}
+
+#[test]
+fn a_start_sweeps_what_a_killed_worker_without_a_jail_left() {
+    let server = RedisServer::volatile();
+    let mut redis = connect(&server.url());
+    let bare = ["--set", "renderer.jail=none"];
+    let worker = Worker::start(&server.url(), &bare);
+    let names = push(&mut redis, 0, 5);
+    all_done(&mut redis, &names);
+    let killed = worker.pid();
+    let chromium: Vec<_> =
+        worker.chromium().into_iter().filter_map(|(pid, _)| handle(pid)).collect();
+    worker.signal(Signal::KILL);
+    drop(worker);
+    assert!(all_gone(&chromium, Duration::from_secs(5)), "Chromium outlived its worker");
+    assert_eq!(profiles(killed).len(), 1, "nothing to sweep");
+
+    // One that lives is not touched.
+    let living = Worker::start(&server.url(), &bare);
+    assert_eq!(profiles(killed), Vec::<String>::new());
+    let _third = Worker::start(&server.url(), &[]);
+    assert_eq!(profiles(living.pid()).len(), 1);
+    let names = push(&mut redis, 100, 20);
+    all_done(&mut redis, &names);
+    let pid = living.pid();
+    living.signal(Signal::TERM);
+    assert!(living.wait(Duration::from_secs(30)).success());
+    assert_eq!(profiles(pid), Vec::<String>::new());
 }
