@@ -132,7 +132,8 @@ impl Load {
         let before = self.done();
         while self.done() < before + jobs {
             // The tenants tell of each.
-            self.another.notified().await;
+            let another = timeout(PATIENCE, self.another.notified()).await;
+            another.expect("no job is done any more");
         }
         self.done() - before
     }
