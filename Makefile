@@ -56,6 +56,7 @@ fuzz: ## A minute of fuzzing for each parser (FUZZ_SECONDS=60); needs cargo-fuzz
 		$(CARGO) fuzz run --sanitizer none --fuzz-dir . "$$target" "target/found/$$target" "corpus/$$target" \
 			-- -max_total_time=$${FUZZ_SECONDS:-60} -timeout=10 -print_final_stats=1; \
 	done
+
 .PHONY: leaks
 leaks: ## 2,000 jobs that end in every way there is; a table of what is held after each wave
 	@scripts/install-deps test
