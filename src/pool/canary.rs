@@ -34,11 +34,15 @@ const DOCUMENT: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>
 ///
 /// # Errors
 /// What does not come out right.
-pub(super) async fn check(browser: &Browser, script_time: Duration) -> Result<(), Failure> {
+pub(super) async fn check(
+    browser: &Browser,
+    script_time: Duration,
+    limits: &Limits,
+) -> Result<(), Failure> {
     let opened = browser.open_context(ContextOptions::default(), OPEN_TIMEOUT).await;
     let context = opened.map_err(|error| failed(&error.to_string()))?;
     let mut page = Page::of(&context, script_time);
-    let rendered = page.render(&request(), &Limits::default(), Instant::now() + PATIENCE).await;
+    let rendered = page.render(&request(), limits, Instant::now() + PATIENCE).await;
     let closed = context.close(CLOSE_TIMEOUT).await;
     judge(&rendered.map_err(|failed_render| failed(&failed_render.failure.message))?)?;
     closed.map_err(|error| failed(&error.to_string()))

@@ -181,7 +181,8 @@ impl Keeper {
     async fn tried(&mut self, shared: &Shared, seen: &Seen) -> Result<Browser, Failure> {
         let browser = shared.launch(&seen.engine).await?;
         self.candidate = Some(browser.clone());
-        let checked = canary::check(&browser, shared.config.scripts.time).await;
+        let checked =
+            canary::check(&browser, shared.config.scripts.time, &shared.config.limits).await;
         self.candidate = None;
         if checked.is_err() {
             browser.kill().await;
