@@ -6,7 +6,8 @@ use std::borrow::Cow;
 
 use super::tags;
 
-/// Directives that leave nothing behind for the next document.
+/// Directives that do nothing beyond their document (a language stays, and the page is
+/// renewed after it: [`leaves_traces`]).
 const HARMLESS: [&[u8]; 3] = [b"content-type", b"content-language", b"x-ua-compatible"];
 /// The attribute, and a name of the same length that means nothing.
 const DIRECTIVE: &[u8] = b"http-equiv";
@@ -115,7 +116,7 @@ pub(crate) fn has_page_rules(html: &str) -> bool {
 /// Whether the document leaves something in its page that replacing it does not
 /// take away, so that the next one would be printed otherwise (all seen): the
 /// colour of links from `<body link>`, the preferred set of style sheets from a
-/// `title` on one, the colour scheme from a `<meta>`.
+/// `title` on one, the colour scheme and the language from a `<meta>`.
 #[must_use]
 pub(crate) fn leaves_traces(html: &str) -> bool {
     const TRACES: [(&[u8], &[&[u8]]); 4] = [
@@ -123,7 +124,7 @@ pub(crate) fn leaves_traces(html: &str) -> bool {
         (b"<style", &[b"title"]),
         (b"<link", &[b"title"]),
         // What a character reference spells is not looked at, so it counts.
-        (b"<meta", &[b"scheme", b"&"]),
+        (b"<meta", &[b"scheme", b"content-language", b"&"]),
     ];
     let bytes = html.as_bytes();
     positions(bytes, b"<").any(|at| {
@@ -201,6 +202,7 @@ mod tests {
             "<meta name=color-scheme content=dark>",
             "<meta name='&#99;olor-scheme' content=dark>",
             "<meta name=color-scheme",
+            "<meta http-equiv=Content-Language content=ja>",
         ] {
             assert!(leaves_traces(html), "{html}");
         }

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tillroll::failure::Failure;
 use tillroll::pool::Pool;
+use tillroll::renderer::cdp::{CdpError, FRAME_LIMIT};
 use tillroll::renderer::context::ContextOptions;
 use tillroll::renderer::processes::Kind;
 use tillroll::renderer::{Render, Rendered};
@@ -128,5 +129,21 @@ async fn a_page_that_crashes_or_never_ends_holds_up_nobody_else() {
     assert!(began.elapsed() < AT_ONCE);
     endless.close(limit).await.unwrap();
     assert!(!browser.is_dead());
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_too_large_costs_nobody_else_anything() {
+    let browser = support::browser().await;
+    let spared = support::context(&browser).await;
+    let scripted = ContextOptions { frames: true, scripts: true };
+    let loud = browser.open_context(scripted, PATIENCE).await.unwrap();
+    let text = format!("'x'.repeat({FRAME_LIMIT})");
+    let says = json!({"expression": text, "returnByValue": true});
+    let error = loud.session().call_raw("Runtime.evaluate", &says, PATIENCE).await.unwrap_err();
+    assert!(matches!(error, CdpError::Oversized { .. }), "{error}");
+    assert!(support::pdf(&spared, "<p>spared").await.is_ok());
+    assert!(!browser.is_dead());
+    loud.close(PATIENCE).await.unwrap();
     browser.close().await;
 }
