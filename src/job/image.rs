@@ -59,10 +59,12 @@ pub fn inline_pixels(text: &str) -> u64 {
         let url = &bytes[after..];
         let end = url.iter().position(|b| matches!(b, b'"' | b'\'' | b')' | b'<' | b'>'));
         let url = &url[..end.unwrap_or(url.len())];
+        // Whatever else begins in it has no comma either, and is not looked at again: it
+        // may be eight megabytes of beginnings.
+        at = after + url.len();
         let Some(comma) = url.iter().position(|b| *b == b',') else { continue };
         let (kind, body) = (&url[..comma], &url[comma + 1..]);
         sum = sum.saturating_add(pixels(&decoded(kind, body)).unwrap_or(0));
-        at = after + url.len();
     }
     sum
 }
@@ -193,6 +195,11 @@ mod tests {
         }
         file.extend_from_slice(&[0xff, 0xff, 0xc2, 0, 17, 8, 0x0b, 0xb8, 0x0f, 0xa0, 3]);
         file
+    }
+
+    #[test]
+    fn beginnings_without_end_are_looked_at_once() {
+        assert_eq!(inline_pixels(&"data:".repeat(1_500_000)), 0);
     }
 
     #[test]

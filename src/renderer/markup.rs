@@ -13,6 +13,11 @@ const HARMLESS: [&[u8]; 3] = [b"content-type", b"content-language", b"x-ua-compa
 const DIRECTIVE: &[u8] = b"http-equiv";
 const DISARMED: &str = "data-equiv";
 
+/// A tag that is longer is not looked through, nor more than so many bytes of tags:
+/// a million may begin in each other.
+const LONG_TAG: usize = 512;
+const LOOKED_THROUGH: usize = 64 * 1024;
+
 /// Marks of a document that loads something, so that printing must wait for it.
 const LOADS: [&[u8]; 12] = [
     b"url(",
@@ -127,12 +132,16 @@ pub(crate) fn leaves_traces(html: &str) -> bool {
         (b"<meta", &[b"scheme", b"content-language", b"&"]),
     ];
     let bytes = html.as_bytes();
+    let mut looked = 0;
     positions(bytes, b"<").any(|at| {
         TRACES.iter().any(|(tag, marks)| {
             starts_with(bytes, at, tag) && {
-                let rest = &bytes[at..];
+                let rest = &bytes[at..bytes.len().min(at + LONG_TAG)];
                 let end = 1 + tags::tag_end(&rest[1..]).0;
-                marks.iter().any(|mark| positions(&rest[..end], mark).next().is_some())
+                looked += end;
+                end == LONG_TAG
+                    || looked > LOOKED_THROUGH
+                    || marks.iter().any(|mark| positions(&rest[..end], mark).next().is_some())
             }
         })
     })
@@ -210,6 +219,19 @@ mod tests {
                      content='width=device-width'><title>link</title><style>a:link{color:red}\
                      </style><body class=receipt><a href=x title=y>link</a>";
         assert!(!leaves_traces(plain));
+    }
+
+    #[test]
+    fn a_million_beginnings_take_no_time() {
+        for mark in ["<meta ", "<meta ' ", "<link a=\"", "http-equiv ", "<body \n"] {
+            let html = mark.repeat(8_000_000 / mark.len());
+            let _ = (disarm(&html), loads_anything(&html), has_page_rules(&html));
+            let _ = (leaves_traces(&html), may_be_tall(&html));
+        }
+        // Just short enough to be looked through, over and over.
+        let nested = format!("{}>", "<meta ".repeat(80)).repeat(16_000);
+        assert!(leaves_traces(&nested));
+        assert!(leaves_traces(&format!("<body style='{}'>", "x".repeat(LONG_TAG))));
     }
 
     #[test]
