@@ -23,7 +23,7 @@ use crate::support::{self, PATIENCE};
 /// 500 ms are promised on a machine that does nothing else; this one may.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// What a job that is stopped gets.
-const DEADLINE: Duration = Duration::from_secs(2);
+const DEADLINE: Duration = Duration::from_secs(3);
 /// What a renderer holds when it has begun with a large document, in bytes.
 const AT_WORK: u64 = 60_000_000;
 
