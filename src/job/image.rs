@@ -198,6 +198,11 @@ mod tests {
     }
 
     #[test]
+    fn beginnings_without_end_are_looked_at_once() {
+        assert_eq!(inline_pixels(&"data:".repeat(1_500_000)), 0);
+    }
+
+    #[test]
     fn every_format_says_its_size() {
         let riff = |kind: &[u8], rest: &[u8]| [b"RIFF\0\0\0\0WEBP", kind, rest].concat();
         let bmp = |height: i32| {

@@ -131,6 +131,7 @@ impl Busy {
     /// The job is done and the page is sound: keep it, unless it is due.
     pub(super) fn give_back(mut self) {
         let Some((mut warm, place)) = self.take() else { return };
+        let (number, died) = (warm.number, warm.context.crashed().clone());
         warm.jobs = warm.jobs.saturating_add(1);
         let stays = warm.manner.is_kept() && !self.shared.stop.is_cancelled() && warm.is_sound();
         let replaced = self.shared.counters(|counters| counters.replaced);
@@ -147,6 +148,10 @@ impl Busy {
             return;
         }
         place.keep();
+        if died.is_cancelled() {
+            // In the moment in which it was neither the job's nor idle.
+            self.shared.close_idle(number);
+        }
         self.shared.changed.notify_waiters();
     }
 }

@@ -409,18 +409,26 @@ impl Shared {
         // Not the document's time: nothing of it has been looked at yet.
         let context = match browser.open_context(manner.context(), OPEN_TIMEOUT).await {
             Ok(context) => context,
-            Err(CdpError::Timeout { .. }) => {
-                tracing::warn!(
-                    pid = browser.pid(),
-                    "the browser does not open contexts any more; replacing it"
-                );
-                browser.kill().await;
-                return Err(Failed::browser_died().failure);
+            Err(error) => {
+                let hangs = matches!(error, CdpError::Timeout { .. });
+                if hangs {
+                    tracing::warn!(
+                        pid = browser.pid(),
+                        "the browser does not open contexts any more; replacing it"
+                    );
+                    browser.kill().await;
+                }
+                if manner.has_own_browser() {
+                    // Nobody else would ever end it.
+                    self.end_own(number, &browser).await;
+                }
+                let died = hangs.then(Failed::browser_died);
+                return Err(died.unwrap_or_else(|| Failed::from_cdp(&error, allowed)).failure);
             }
-            Err(error) => return Err(Failed::from_cdp(&error, allowed).failure),
         };
         self.counters(|counters| counters.opened += 1);
         let page = Page::of(&context, self.config.scripts.time);
+        self.watch_idle(number, &context);
         let opened = Instant::now();
         let warm = Warm { number, context, page, browser, jobs: 0, opened, manner, user };
         Ok(Busy::new(self, (tenant, job), warm, place))

@@ -3,9 +3,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::Shared;
 use super::checkout::{self, Place, Warm};
-use crate::renderer::context::collect_garbage;
+use super::{Shared, fell_to_kernel};
+use crate::renderer::context::{Context, collect_garbage};
 use crate::renderer::{Relief, Watch};
 
 /// Who hears of contexts. Set once.
@@ -59,11 +59,34 @@ impl Shared {
         self.tasks.spawn_on(trimming, &self.runtime);
     }
 
-    fn close_idle(self: &Arc<Self>, context: u64) {
+    pub(super) fn close_idle(self: &Arc<Self>, context: u64) {
         let is_it = |warm: &Warm| warm.number == context;
         if let Some(warm) = self.contexts(|contexts| contexts.take(is_it)) {
+            // Not to be held against the next one that breaks.
+            if !warm.is_sound() && fell_to_kernel(&warm.browser) {
+                tracing::warn!("the kernel killed an idle renderer for want of memory");
+            }
             checkout::close(self, warm, Place::taken(self));
         }
+    }
+
+    /// Gives a context up when it dies while no job has it, be it the renderer or the
+    /// whole browser: its tenant may be long in coming, and it holds a place.
+    pub(super) fn watch_idle(self: &Arc<Self>, number: u64, context: &Context) {
+        let (died, stop) = (context.crashed().clone(), self.stop.clone());
+        // A pool that is dropped must not live on for this.
+        let shared = Arc::downgrade(self);
+        let watching = async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = died.cancelled() => {
+                    if let Some(shared) = shared.upgrade() {
+                        shared.close_idle(number);
+                    }
+                }
+            }
+        };
+        self.tasks.spawn_on(watching, &self.runtime);
     }
 
     fn kill(&self, context: u64, job: u64) {

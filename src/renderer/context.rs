@@ -183,6 +183,9 @@ impl Context {
         };
         renderers.extend(renderer.as_ref().map(|r| (r.pid, r.started)));
         drop(renderers);
+        if let Some(renderer) = &renderer {
+            tokio::spawn(notice_end(Arc::clone(&renderer.handle), session.clone()));
+        }
         let id = unfinished.id.take();
         drop(unfinished);
         let target = target.inner().clone();
@@ -267,6 +270,15 @@ impl Drop for Context {
             self.session.forget();
             dispose(&self.connection, id);
         }
+    }
+}
+
+/// Ends a session with its renderer: Chromium tells of it only when its main process
+/// has come round to it.
+async fn notice_end(renderer: Arc<OwnedFd>, session: Session) {
+    tokio::select! {
+        () = session.gone().cancelled() => {}
+        true = contain::ended(&renderer, Duration::MAX) => session.end(),
     }
 }
 

@@ -6,11 +6,17 @@ use std::borrow::Cow;
 
 use super::tags;
 
-/// Directives that leave nothing behind for the next document.
+/// Directives that do nothing beyond their document (a language stays, and the page is
+/// renewed after it: [`leaves_traces`]).
 const HARMLESS: [&[u8]; 3] = [b"content-type", b"content-language", b"x-ua-compatible"];
 /// The attribute, and a name of the same length that means nothing.
 const DIRECTIVE: &[u8] = b"http-equiv";
 const DISARMED: &str = "data-equiv";
+
+/// A tag that is longer is not looked through, nor more than so many bytes of tags:
+/// a million may begin in each other.
+const LONG_TAG: usize = 512;
+const LOOKED_THROUGH: usize = 64 * 1024;
 
 /// Marks of a document that loads something, so that printing must wait for it.
 const LOADS: [&[u8]; 12] = [
@@ -115,7 +121,7 @@ pub(crate) fn has_page_rules(html: &str) -> bool {
 /// Whether the document leaves something in its page that replacing it does not
 /// take away, so that the next one would be printed otherwise (all seen): the
 /// colour of links from `<body link>`, the preferred set of style sheets from a
-/// `title` on one, the colour scheme from a `<meta>`.
+/// `title` on one, the colour scheme and the language from a `<meta>`.
 #[must_use]
 pub(crate) fn leaves_traces(html: &str) -> bool {
     const TRACES: [(&[u8], &[&[u8]]); 4] = [
@@ -123,15 +129,19 @@ pub(crate) fn leaves_traces(html: &str) -> bool {
         (b"<style", &[b"title"]),
         (b"<link", &[b"title"]),
         // What a character reference spells is not looked at, so it counts.
-        (b"<meta", &[b"scheme", b"&"]),
+        (b"<meta", &[b"scheme", b"content-language", b"&"]),
     ];
     let bytes = html.as_bytes();
+    let mut looked = 0;
     positions(bytes, b"<").any(|at| {
         TRACES.iter().any(|(tag, marks)| {
             starts_with(bytes, at, tag) && {
-                let rest = &bytes[at..];
+                let rest = &bytes[at..bytes.len().min(at + LONG_TAG)];
                 let end = 1 + tags::tag_end(&rest[1..]).0;
-                marks.iter().any(|mark| positions(&rest[..end], mark).next().is_some())
+                looked += end;
+                end == LONG_TAG
+                    || looked > LOOKED_THROUGH
+                    || marks.iter().any(|mark| positions(&rest[..end], mark).next().is_some())
             }
         })
     })
@@ -201,6 +211,7 @@ mod tests {
             "<meta name=color-scheme content=dark>",
             "<meta name='&#99;olor-scheme' content=dark>",
             "<meta name=color-scheme",
+            "<meta http-equiv=Content-Language content=ja>",
         ] {
             assert!(leaves_traces(html), "{html}");
         }
@@ -208,6 +219,19 @@ mod tests {
                      content='width=device-width'><title>link</title><style>a:link{color:red}\
                      </style><body class=receipt><a href=x title=y>link</a>";
         assert!(!leaves_traces(plain));
+    }
+
+    #[test]
+    fn a_million_beginnings_take_no_time() {
+        for mark in ["<meta ", "<meta ' ", "<link a=\"", "http-equiv ", "<body \n"] {
+            let html = mark.repeat(8_000_000 / mark.len());
+            let _ = (disarm(&html), loads_anything(&html), has_page_rules(&html));
+            let _ = (leaves_traces(&html), may_be_tall(&html));
+        }
+        // Just short enough to be looked through, over and over.
+        let nested = format!("{}>", "<meta ".repeat(80)).repeat(16_000);
+        assert!(leaves_traces(&nested));
+        assert!(leaves_traces(&format!("<body style='{}'>", "x".repeat(LONG_TAG))));
     }
 
     #[test]

@@ -162,7 +162,7 @@ pub(super) fn tag_end(tag: &[u8]) -> (usize, bool) {
 }
 
 /// The length of a comment's rest, behind its `<!--`.
-fn after_comment(body: &[u8]) -> usize {
+pub(super) fn after_comment(body: &[u8]) -> usize {
     for abrupt in [&b">"[..], b"->"] {
         if body.starts_with(abrupt) {
             return abrupt.len();

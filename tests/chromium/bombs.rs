@@ -38,6 +38,12 @@ pub(crate) fn make(name: &str) -> Vec<u8> {
                  p{{font-family:F,sans-serif}}</style>{TOTAL}"
             ))
         }
+        "addresses" => {
+            let base = format!("<base href='http://x.invalid/{}/'>", "a".repeat(1_900_000));
+            page(&format!("{base}{}{TOTAL}", "<img alt='' src=b>".repeat(100)))
+        }
+        "beginnings" => format!("{}{}", page(TOTAL), "<meta ".repeat(1_200_000)),
+        "data_beginnings" => page(&format!("{TOTAL}<p title='{}'>", "data:".repeat(1_400_000))),
         "tall" => page(&format!("<div style='height:10000000px'></div>{TOTAL}")),
         "breaks" => page(&"<p style='break-after:page'>x".repeat(1_500)),
         "line" => page(&format!("<p>{}", "x".repeat(7 * MIB))),

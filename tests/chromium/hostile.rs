@@ -142,7 +142,7 @@ fn job(name: &str, case: &Case) -> Result<RenderRequest, Failure> {
 fn clean(tenant: &str) -> RenderRequest {
     let html = "<meta charset=utf-8><title>Bill 7</title><style title=shop>body{font-family:Till,Read,\
                 'Liberation Sans',sans-serif;color:var(--accent,#123456)}\
-                ol{list-style:decimal}</style><h1>Corner shop</h1><ol><li>Tea 2.00<li>Cake 3.50</ol>\
+                ol{list-style:decimal}:lang(ja){color:red}</style><h1>Corner shop</h1><ol><li>Tea 2.00<li>Cake 3.50</ol>\
                 <p>Total 5.50 <a href=x>again</a><img src=left.png alt=''>";
     request(tenant, html, json!({"paper": "80mm"}))
 }

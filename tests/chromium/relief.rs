@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tillroll::failure::Class;
-use tillroll::pool::Pool;
-use tillroll::renderer::processes::private_bytes;
+use tillroll::pool::{Isolation, Pool};
+use tillroll::renderer::processes::{Kind, private_bytes};
 use tillroll::renderer::{Relief, Render, RenderRequest, Watch};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -147,5 +148,53 @@ async fn a_context_that_is_not_wanted_any_more_is_not_kept() {
     *ears.spoiled.lock().unwrap() = false;
     pool.render(numbered(8, &page("<p>two"))).await.unwrap();
     assert_ne!(ears.place(8).0, context);
+    pool.close().await;
+}
+
+/// The browser that a renderer belongs to.
+fn browser_of(renderer: u32) -> u32 {
+    let mut pid = renderer;
+    loop {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        pid = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap();
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        if !String::from_utf8_lossy(&line).contains("--type=") {
+            return pid;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_dies_while_it_is_idle_gives_its_place_back() {
+    let pool = pool().await;
+    let ears = Ears::at(&pool);
+    let kill = |pid: u32| {
+        kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), Signal::KILL).unwrap();
+    };
+    pool.render(numbered(1, &page("<p>kept warm"))).await.unwrap();
+    let (context, renderer) = ears.place(1);
+    kill(renderer);
+    ears.wait_for(&Told::Ended(context)).await;
+
+    let mut own = numbered(2, &page("<p>in a browser of its own"));
+    own.rules.isolation = Some(Isolation::Browser);
+    pool.render(own).await.unwrap();
+    let (context, renderer) = ears.place(2);
+    let browser = browser_of(renderer);
+    assert_ne!(
+        browser,
+        browser_of(
+            pool.browser()
+                .unwrap()
+                .processes()
+                .iter()
+                .find(|process| process.kind == Kind::Gpu)
+                .unwrap()
+                .pid
+        )
+    );
+    kill(browser);
+    ears.wait_for(&Told::Ended(context)).await;
+    assert_eq!(pool.status().deaths, 1, "and it is counted");
     pool.close().await;
 }

@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::{CdpError, CloseReason};
-use super::frame::{self, FrameDecoder, Message, OUTGOING_LIMIT};
+use super::frame::{self, Cut, Frame, FrameDecoder, Message, OUTGOING_LIMIT};
 use super::session::{Event, RawReply, Route, Session};
 
-/// The largest frame we read from Chromium, in bytes: a PDF of 380 MB.
-pub const FRAME_LIMIT: usize = 192 * 1024 * 1024;
+/// The largest frame we read from Chromium, in bytes: a PDF of 96 MiB.
+pub const FRAME_LIMIT: usize = 128 * 1024 * 1024;
 
 /// Commands waiting for the writer. Few are ever: two calls a receipt.
 const OUTGOING_QUEUE: usize = 64;
@@ -264,9 +264,9 @@ impl Shared {
         }
     }
 
-    /// The renderer of a session is gone: its pending calls fail, it takes no
-    /// more.
-    fn end_session(&self, session: &str) {
+    /// The renderer of a session is gone, or cannot be followed any more: its
+    /// pending calls fail, it takes no more.
+    pub(super) fn end_session(&self, session: &str, error: impl Fn(&'static str) -> CdpError) {
         let failed: Vec<Pending> = {
             let mut state = self.lock();
             let Some(route) = state.sessions.get_mut(session) else { return };
@@ -279,7 +279,25 @@ impl Shared {
                 .collect()
         };
         for Pending { method, reply, .. } in failed {
-            drop(reply.send(Err(CdpError::Crashed { method })));
+            drop(reply.send(Err(error(method))));
+        }
+    }
+
+    /// A frame that was too large to be held.
+    fn route_cut(&self, cut: &Cut) {
+        let limit = FRAME_LIMIT;
+        let oversized = |method| CdpError::Oversized { method, limit };
+        if let Some(id) = cut.id() {
+            // Where nobody waits any more, there is nobody to tell.
+            if let Some(Pending { method, reply, .. }) = self.lock().pending.remove(&id) {
+                drop(reply.send(Err(oversized(method))));
+            }
+        } else if let Some(session) = cut.session() {
+            tracing::warn!(limit, "a page told of more than is read at once; it is given up");
+            self.end_session(session, oversized);
+        } else {
+            // Nothing of the browser's own is listened to but the end of a session.
+            tracing::warn!(limit, "the browser told of more than is read at once");
         }
     }
 
@@ -313,8 +331,9 @@ impl Shared {
     }
 
     fn route_event(&self, session: Option<&str>, method: &str, params: Bytes) {
+        let crashed = |method| CdpError::Crashed { method };
         match (method, session) {
-            ("Inspector.targetCrashed", Some(session)) => self.end_session(session),
+            ("Inspector.targetCrashed", Some(session)) => self.end_session(session, crashed),
             ("Target.detachedFromTarget", _) => {
                 #[derive(Deserialize)]
                 struct Detached<'a> {
@@ -322,7 +341,7 @@ impl Shared {
                     session: std::borrow::Cow<'a, str>,
                 }
                 match serde_json::from_slice::<Detached<'_>>(&params) {
-                    Ok(detached) => self.end_session(&detached.session),
+                    Ok(detached) => self.end_session(&detached.session, crashed),
                     Err(error) => tracing::warn!(%error, "an unreadable Target.detachedFromTarget"),
                 }
             }
@@ -385,17 +404,14 @@ async fn read(shared: Arc<Shared>, mut pipe: pipe::Receiver) {
             Ok(_) => {}
             Err(error) => return shared.close(CloseReason::Io(error.to_string())),
         }
-        loop {
-            match decoder.next_frame() {
-                Ok(Some(frame)) => {
+        while let Some(frame) = decoder.next_frame() {
+            match frame {
+                Frame::Whole(frame) => {
                     if let Err(what) = shared.route(&frame) {
                         return shared.close(CloseReason::Malformed(what));
                     }
                 }
-                Ok(None) => break,
-                Err(too_large) => {
-                    return shared.close(CloseReason::TooLarge { limit: too_large.limit });
-                }
+                Frame::Cut(cut) => shared.route_cut(&cut),
             }
         }
     }

@@ -20,12 +20,6 @@ pub enum CloseReason {
     /// Reading or writing failed.
     #[error("the pipe to Chromium failed: {0}")]
     Io(String),
-    /// A frame was larger than the limit; the rest of the stream is not read.
-    #[error("Chromium sent a frame of more than {limit} bytes")]
-    TooLarge {
-        /// The limit, in bytes.
-        limit: usize,
-    },
     /// A frame was not a protocol message.
     #[error("Chromium sent what is not a protocol message: {0}")]
     Malformed(String),
@@ -74,6 +68,15 @@ pub enum CdpError {
         method: &'static str,
         /// The size of the encoded command, in bytes.
         bytes: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The answer, or something else that the page had told meanwhile, is larger
+    /// than we read.
+    #[error("Chromium would hand over more than {limit} bytes for {method}")]
+    Oversized {
+        /// The call.
+        method: &'static str,
         /// The limit, in bytes.
         limit: usize,
     },

@@ -22,15 +22,60 @@ const COPY_UP_TO: usize = 64 * 1024;
 /// How much room a read gets, in bytes: what a pipe holds by default.
 const READ_ROOM: usize = 64 * 1024;
 
-/// The other side sent a frame larger than the limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a frame of more than {limit} bytes")]
-pub struct FrameTooLarge {
-    /// The limit, in bytes.
-    pub limit: usize,
+/// How much is kept of the beginning of a frame that is too long: its id stands there.
+const HEAD: usize = 64;
+/// And of its end, where an event's session stands.
+const TAIL: usize = 256;
+
+/// One frame, without its NUL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// All of it.
+    Whole(Bytes),
+    /// It was larger than the limit: what it answers or tells of is known, not
+    /// what it says.
+    Cut(Cut),
 }
 
-/// Cuts a stream of bytes into frames.
+/// What is kept of a frame larger than the limit; the rest was never held.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cut {
+    head: Vec<u8>,
+    tail: Vec<u8>,
+}
+
+impl Cut {
+    fn eat(&mut self, bytes: &[u8]) {
+        let missing = HEAD.saturating_sub(self.head.len()).min(bytes.len());
+        self.head.extend_from_slice(&bytes[..missing]);
+        self.tail.extend_from_slice(&bytes[bytes.len().saturating_sub(TAIL)..]);
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL));
+    }
+
+    /// The call that it answers. Chromium writes the id first.
+    #[must_use]
+    pub fn id(&self) -> Option<u64> {
+        let rest = self.head.strip_prefix(b"{\"id\":")?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        // Whoever wrote the next byte wrote all of the number.
+        (rest.get(digits) == Some(&b',')).then_some(())?;
+        std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()
+    }
+
+    /// The session that an event came from. Chromium writes it last, so that
+    /// nothing in the event can pass for it.
+    #[must_use]
+    pub fn session(&self) -> Option<&str> {
+        const NAME: &[u8] = b",\"sessionId\":\"";
+        let at = self.tail.windows(NAME.len()).rposition(|window| window == NAME)?;
+        let id = self.tail[at + NAME.len()..].strip_suffix(b"\"}")?;
+        let is_id = !id.is_empty() && id.iter().all(u8::is_ascii_alphanumeric);
+        is_id.then(|| std::str::from_utf8(id).ok())?
+    }
+}
+
+/// Cuts a stream of bytes into frames. One that is larger than the limit is let
+/// pass without being held, and what follows it is read as ever.
 #[derive(Debug)]
 pub struct FrameDecoder {
     buffer: Vec<u8>,
@@ -39,13 +84,15 @@ pub struct FrameDecoder {
     /// Up to where no NUL was found; at least `start`.
     scanned: usize,
     limit: usize,
+    /// The frame that is let pass.
+    passing: Option<Cut>,
 }
 
 impl FrameDecoder {
-    /// A decoder that refuses frames of more than `limit` bytes.
+    /// A decoder that lets frames of more than `limit` bytes pass.
     #[must_use]
     pub fn new(limit: usize) -> Self {
-        Self { buffer: Vec::new(), start: 0, scanned: 0, limit }
+        Self { buffer: Vec::new(), start: 0, scanned: 0, limit, passing: None }
     }
 
     /// Where the next bytes are to be appended, with room reserved.
@@ -59,37 +106,53 @@ impl FrameDecoder {
         &mut self.buffer
     }
 
-    /// The next whole frame, without its NUL; `None` if more bytes are needed.
-    ///
-    /// # Errors
-    /// [`FrameTooLarge`], again and again: the stream cannot be used further.
-    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameTooLarge> {
+    /// The next frame; `None` if more bytes are needed.
+    pub fn next_frame(&mut self) -> Option<Frame> {
         let fresh = &self.buffer[self.scanned..];
         // The C string search looks at whole words at a time.
         let Ok(found) = CStr::from_bytes_until_nul(fresh) else {
             self.scanned = self.buffer.len();
-            if self.scanned - self.start > self.limit {
-                return Err(FrameTooLarge { limit: self.limit });
+            if self.passing.is_some() || self.scanned - self.start > self.limit {
+                self.let_pass();
             }
-            return Ok(None);
+            return None;
         };
         let end = self.scanned + found.count_bytes();
-        if end - self.start > self.limit {
-            return Err(FrameTooLarge { limit: self.limit });
+        if self.passing.is_some() || end - self.start > self.limit {
+            let mut cut = self.passing.take().unwrap_or_default();
+            cut.eat(&self.buffer[self.start..end]);
+            self.go_on_at(end + 1);
+            return Some(Frame::Cut(cut));
         }
-        Ok(Some(self.take(end)))
+        Some(Frame::Whole(self.take(end)))
+    }
+
+    /// Gives up what is there of a frame that is too long.
+    fn let_pass(&mut self) {
+        let mut cut = self.passing.take().unwrap_or_default();
+        cut.eat(&self.buffer[self.start..]);
+        self.passing = Some(cut);
+        if self.buffer.capacity() > 2 * READ_ROOM {
+            self.buffer = Vec::new();
+        }
+        self.buffer.clear();
+        (self.start, self.scanned) = (0, 0);
+    }
+
+    fn go_on_at(&mut self, next: usize) {
+        if next == self.buffer.len() {
+            self.buffer.clear();
+            (self.start, self.scanned) = (0, 0);
+        } else {
+            (self.start, self.scanned) = (next, next);
+        }
     }
 
     fn take(&mut self, end: usize) -> Bytes {
         let (start, next) = (self.start, end + 1);
         if end - start <= COPY_UP_TO {
             let frame = Bytes::copy_from_slice(&self.buffer[start..end]);
-            if next == self.buffer.len() {
-                self.buffer.clear();
-                (self.start, self.scanned) = (0, 0);
-            } else {
-                (self.start, self.scanned) = (next, next);
-            }
+            self.go_on_at(next);
             return frame;
         }
         let rest = self.buffer[next..].to_vec();
@@ -132,7 +195,8 @@ struct Incoming<'a> {
     params: Option<&'a RawValue>,
     #[serde(borrow)]
     result: Option<&'a RawValue>,
-    error: Option<WireError>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
 }
 
 /// The error that Chromium answers with.
@@ -142,6 +206,17 @@ pub(crate) struct WireError {
     pub(crate) message: String,
     #[serde(default)]
     pub(crate) data: Option<String>,
+}
+
+impl WireError {
+    /// Half a character in Chromium's words must not cost the whole connection.
+    fn read(raw: &RawValue) -> Self {
+        serde_json::from_str(raw.get()).unwrap_or_else(|_| Self {
+            code: 0,
+            message: "an error that cannot be read".to_owned(),
+            data: None,
+        })
+    }
 }
 
 /// What a frame is. Ranges point into it.
@@ -164,7 +239,7 @@ pub(crate) fn parse(frame: &[u8]) -> Result<Message<'_>, String> {
         None => 0..0,
     };
     match (message.id, message.error, message.method) {
-        (id, Some(error), _) => Ok(Message::Failure { id, error }),
+        (id, Some(error), _) => Ok(Message::Failure { id, error: WireError::read(error) }),
         (Some(id), None, _) => Ok(Message::Reply { id, result: range(message.result) }),
         (None, None, Some(method)) => {
             let params = range(message.params);
@@ -183,8 +258,11 @@ mod tests {
     fn feed(decoder: &mut FrameDecoder, bytes: &[u8]) -> Vec<Bytes> {
         decoder.room().extend_from_slice(bytes);
         let mut frames = Vec::new();
-        while let Some(frame) = decoder.next_frame().unwrap() {
-            frames.push(frame);
+        while let Some(frame) = decoder.next_frame() {
+            match frame {
+                Frame::Whole(frame) => frames.push(frame),
+                Frame::Cut(cut) => panic!("{cut:?}"),
+            }
         }
         frames
     }
@@ -207,6 +285,32 @@ mod tests {
             }
             prop_assert_eq!(got, frames.into_iter().map(Bytes::from).collect::<Vec<_>>());
         }
+
+        #[test]
+        fn long_frames_pass_and_the_others_arrive(
+            frames in prop::collection::vec(prop::collection::vec(1u8.., 0..900), 0..20),
+            cuts in prop::collection::vec(1usize..700, 1..50),
+        ) {
+            const LIMIT: usize = 300;
+            let stream: Vec<u8> =
+                frames.iter().flat_map(|f| f.iter().copied().chain([0])).collect();
+            let mut decoder = FrameDecoder::new(LIMIT);
+            let (mut rest, mut got) = (&stream[..], Vec::new());
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() { break; }
+                let (now, later) = rest.split_at((*cut).min(rest.len()));
+                decoder.room().extend_from_slice(now);
+                got.extend(std::iter::from_fn(|| decoder.next_frame()));
+                prop_assert!(decoder.buffer.len() - decoder.start <= LIMIT);
+                rest = later;
+            }
+            let want: Vec<Frame> = frames.into_iter().map(|frame| {
+                if frame.len() <= LIMIT { return Frame::Whole(frame.into()); }
+                let (head, tail) = (&frame[..HEAD], &frame[frame.len() - TAIL..]);
+                Frame::Cut(Cut { head: head.to_vec(), tail: tail.to_vec() })
+            }).collect();
+            prop_assert_eq!(got, want);
+        }
     }
 
     #[test]
@@ -220,15 +324,33 @@ mod tests {
         assert_eq!(feed(&mut decoder, b"ial\0"), ["partial"]);
     }
 
+    fn cut(text: &str) -> Cut {
+        let mut cut = Cut::default();
+        cut.eat(text.as_bytes());
+        cut
+    }
+
     #[test]
-    fn a_frame_over_the_limit_is_refused_before_it_ends() {
-        let mut decoder = FrameDecoder::new(8);
-        assert_eq!(feed(&mut decoder, b"12345678\0"), ["12345678"]);
-        decoder.room().extend_from_slice(b"123456789");
-        assert_eq!(decoder.next_frame(), Err(FrameTooLarge { limit: 8 }));
-        let mut decoder = FrameDecoder::new(8);
-        decoder.room().extend_from_slice(b"123456789\0");
-        assert_eq!(decoder.next_frame(), Err(FrameTooLarge { limit: 8 }));
+    fn what_a_long_frame_was_about_is_known() {
+        let long = "x".repeat(1_000);
+        let reply = cut(&format!(r#"{{"id":17,"result":{{"data":"{long}"}},"sessionId":"AB12"}}"#));
+        assert_eq!((reply.id(), reply.session()), (Some(17), Some("AB12")));
+        let event =
+            cut(&format!(r#"{{"method":"A.b","params":{{"x":"{long}"}},"sessionId":"AB12"}}"#));
+        assert_eq!((event.id(), event.session()), (None, Some("AB12")));
+        // Of the browser itself, with what a document would like to be taken for.
+        for forged in [r#","sessionId":"AB12"}"#, r#"\",\"sessionId\":\"AB12\"}"#] {
+            let event = cut(&format!(r#"{{"method":"A.b","params":{{"x":"{long}{forged}"}}}}"#));
+            assert_eq!((event.id(), event.session()), (None, None), "{forged}");
+        }
+        assert_eq!(cut(r#"{"id":17"#).id(), None);
+        assert_eq!(cut("").id(), None);
+    }
+
+    #[test]
+    fn an_error_that_cannot_be_read_is_still_an_answer() {
+        let frame = br#"{"id":4,"error":{"code":-32000,"message":"\ud800"}}"#;
+        assert!(matches!(parse(frame), Ok(Message::Failure { id: Some(4), .. })));
     }
 
     #[test]

@@ -18,14 +18,18 @@
 //! of file on the pipe fails all pending calls at once; a crashed renderer
 //! fails those of its session. A call whose future is dropped forgets its id;
 //! its late reply is ignored. A subscriber that does not keep up is told so and
-//! loses its subscription: events are never dropped in silence.
+//! loses its subscription: events are never dropped in silence. A frame larger than
+//! [`FRAME_LIMIT`] is never held: the call that it answers fails, or the session that
+//! it tells of ends, and the browser serves everyone else.
 
 mod client;
 mod error;
 pub(crate) mod frame;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use client::{Connection, FRAME_LIMIT};
 pub use error::{CdpError, CloseReason};
-pub use frame::{FrameDecoder, FrameTooLarge, OUTGOING_LIMIT};
+pub use frame::{Cut, Frame, FrameDecoder, OUTGOING_LIMIT};
 pub use session::{Event, Events, Lagged, RawReply, Session};

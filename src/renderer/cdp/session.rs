@@ -1,12 +1,13 @@
 //! One attached page: its calls, its events, and the news of its end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Shared, typed_call};
@@ -15,6 +16,10 @@ use super::error::CdpError;
 /// How many events a subscription holds. A receipt has a handful of requests;
 /// a document with more than this many at once is refused by its reader.
 const EVENT_QUEUE: usize = 1024;
+
+/// How many bytes of them. An address has up to 2 MB, and it is the document that
+/// chooses it: a thousand such would be more than the worker may take.
+const EVENT_BYTES: usize = 32 * 1024 * 1024;
 
 /// The result of a call, still in the bytes in which it arrived.
 #[derive(Debug, Clone)]
@@ -73,15 +78,18 @@ impl Event {
     }
 }
 
-/// The subscriber fell [`EVENT_QUEUE`] events behind and lost its subscription.
+/// The subscriber fell [`EVENT_QUEUE`] events or [`EVENT_BYTES`] behind and lost its
+/// subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("more than 1024 unread events of one kind")]
+#[error("more than 1024 unread events of one kind, or 32 MiB of them")]
 pub struct Lagged;
 
 /// Events of one kind, in order. Dropping it ends the subscription.
 #[derive(Debug)]
 pub struct Events {
     receiver: mpsc::Receiver<Event>,
+    /// Bytes in it.
+    held: Arc<AtomicUsize>,
     lagged: CancellationToken,
 }
 
@@ -92,22 +100,46 @@ impl Events {
     /// [`Lagged`] after the last event that still had room.
     pub async fn next(&mut self) -> Result<Option<Event>, Lagged> {
         match self.receiver.recv().await {
-            Some(event) => Ok(Some(event)),
+            Some(event) => Ok(Some(self.taken(event))),
             None if self.lagged.is_cancelled() => Err(Lagged),
             None => Ok(None),
         }
     }
 
     /// An event that is already here, without waiting.
-    pub fn try_next(&mut self) -> Option<Event> {
-        self.receiver.try_recv().ok()
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn try_next(&mut self) -> Result<Option<Event>, Lagged> {
+        match self.receiver.try_recv() {
+            Ok(event) => Ok(Some(self.taken(event))),
+            Err(TryRecvError::Disconnected) if self.lagged.is_cancelled() => Err(Lagged),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn taken(&self, event: Event) -> Event {
+        self.held.fetch_sub(event.params.len(), Ordering::Relaxed);
+        event
     }
 }
 
 pub(super) struct Subscriber {
     method: &'static str,
     sender: mpsc::Sender<Event>,
+    held: Arc<AtomicUsize>,
     lagged: CancellationToken,
+}
+
+impl Subscriber {
+    fn offer(&self, event: &Event) -> Result<(), TrySendError<Event>> {
+        let bytes = event.params.len();
+        // Counted first: it may be taken at once.
+        if self.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > EVENT_BYTES {
+            return Err(TrySendError::Full(event.clone()));
+        }
+        self.sender.try_send(event.clone())
+    }
 }
 
 /// Where a session's events go.
@@ -122,7 +154,7 @@ impl Route {
             if subscriber.method != method {
                 return true;
             }
-            match subscriber.sender.try_send(event.clone()) {
+            match subscriber.offer(event) {
                 Ok(()) => true,
                 Err(TrySendError::Closed(_)) => false,
                 Err(TrySendError::Full(_)) => {
@@ -201,14 +233,20 @@ impl Session {
     #[must_use]
     pub fn events(&self, method: &'static str) -> Events {
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        let lagged = CancellationToken::new();
+        let (held, lagged) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
         if !self.gone.is_cancelled()
             && let Some(route) = self.shared.lock().sessions.get_mut(&self.id)
         {
             route.subscribers.retain(|s| !s.sender.is_closed());
-            route.subscribers.push(Subscriber { method, sender, lagged: lagged.clone() });
+            let (held, lagged) = (Arc::clone(&held), lagged.clone());
+            route.subscribers.push(Subscriber { method, sender, held, lagged });
         }
-        Events { receiver, lagged }
+        Events { receiver, held, lagged }
+    }
+
+    /// Its renderer is known to have ended: as if Chromium had told of it.
+    pub(in crate::renderer) fn end(&self) {
+        self.shared.end_session(&self.id, |method| CdpError::Crashed { method });
     }
 
     /// Forgets the session: no events, no more calls. For its owner's end.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::failure::{Class, Failure};
 use crate::job::length::MAX_POINTS;
 use crate::job::script::WaitFor;
-use crate::renderer::cdp::{CdpError, CloseReason};
+use crate::renderer::cdp::CdpError;
 use crate::renderer::pdf::Malformed;
 
 /// A render that failed, and whether the page may serve another job.
@@ -151,6 +151,16 @@ impl Failed {
         )
     }
 
+    /// More frames came to their documents than are watched.
+    pub(super) fn too_many_frames() -> Self {
+        Self::broken(
+            Class::Document,
+            "too_many_frames",
+            "the document's frames went from place to place more than 1024 times".into(),
+            "put what the frames hold into the document itself",
+        )
+    }
+
     /// The whole browser is gone.
     pub(crate) fn browser_died() -> Self {
         Self::broken(
@@ -165,11 +175,17 @@ impl Failed {
     pub(crate) fn from_cdp(error: &CdpError, allowed: Duration) -> Self {
         match error {
             CdpError::Timeout { .. } => Self::timed_out(allowed),
-            CdpError::Closed { reason: CloseReason::TooLarge { limit }, .. } => Self::broken(
+            CdpError::Oversized { method: "Page.printToPDF", limit } => Self::broken(
                 Class::Document,
                 "pdf_too_large",
                 format!("the PDF is larger than Chromium may hand over ({limit} bytes encoded)"),
                 "use smaller images, or split the document",
+            ),
+            CdpError::Oversized { limit, .. } => Self::broken(
+                Class::Document,
+                "page_too_loud",
+                format!("the document's page told of more than {limit} bytes at once"),
+                "make the addresses, strings and request bodies in the document smaller",
             ),
             CdpError::Closed { .. } => Self::browser_died(),
             CdpError::Crashed { .. } => Self::broken(
@@ -279,6 +295,18 @@ mod tests {
         let allowed = Duration::from_secs(1);
         assert_eq!(Failed::timed_out(allowed).of_script(allowed).failure.code, "script_timeout");
         assert_eq!(Failed::browser_died().of_script(allowed).failure.code, "browser_died");
+    }
+
+    #[test]
+    fn what_is_too_large_is_the_documents_own_fault() {
+        for (method, code) in
+            [("Page.printToPDF", "pdf_too_large"), ("Runtime.evaluate", "page_too_loud")]
+        {
+            let failed =
+                Failed::from_cdp(&CdpError::Oversized { method, limit: 9 }, Duration::ZERO);
+            assert_eq!((failed.failure.class, failed.failure.code), (Class::Document, code));
+            assert!(!failed.page_is_sound);
+        }
     }
 
     #[test]

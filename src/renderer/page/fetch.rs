@@ -262,7 +262,8 @@ impl Traffic {
     /// caused it.
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut moved = false;
-        while let Some(event) = self.sent.try_next() {
+        // Who asks for so much that a list of events overflows is looked at by `LOADED`.
+        while let Ok(Some(event)) = self.sent.try_next() {
             if let Ok(sent) = event.deserialize::<Sent<'_>>()
                 && sent.request.url.starts_with("http")
             {
@@ -271,7 +272,7 @@ impl Traffic {
             }
         }
         for ended in [&mut self.finished, &mut self.failed] {
-            while let Some(event) = ended.try_next() {
+            while let Ok(Some(event)) = ended.try_next() {
                 if let Ok(ended) = event.deserialize::<Ended<'_>>() {
                     moved |= self.open.remove(&*ended.request_id);
                 }

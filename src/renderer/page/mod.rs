@@ -178,11 +178,17 @@ impl Page {
     /// Nothing in a document may lead its page away; where something did, what is
     /// printed is not the document, and the next one would not be safe.
     fn stayed(&mut self) -> Result<(), Failed> {
-        let mut strays = std::iter::from_fn(|| self.strays.try_next());
-        if strays.any(|event| guard::went_elsewhere(&event)) {
-            return Err(Failed::page_left());
+        loop {
+            match self.strays.try_next() {
+                Ok(Some(event)) if guard::went_elsewhere(&event) => {
+                    return Err(Failed::page_left());
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                // From here on nobody could tell where the page is.
+                Err(_) => return Err(Failed::too_many_frames()),
+            }
         }
-        Ok(())
     }
 }
 

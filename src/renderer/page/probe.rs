@@ -21,6 +21,8 @@ pub(super) const LOADED: &str = r"(async () => {
     const text = String(url || '');
     return (text.startsWith('data:') ? text.split(/[;,]/, 1)[0] : text).slice(0, 120);
   };
+  // A long base makes every address long: a hundred of them are 200 MB.
+  const cut = (url) => url.slice(0, 4096);
   for (const image of document.images) image.loading = 'eager';
   if (document.documentElement) document.documentElement.offsetHeight;
   await document.fonts.ready;
@@ -30,10 +32,10 @@ pub(super) const LOADED: &str = r"(async () => {
     ready: document.readyState === 'complete' && document.fonts.status === 'loaded'
       && images.every((i) => i.complete),
     images: images.filter((i) => i.complete && i.naturalWidth === 0)
-      .map((i) => ({ name: name(i.getAttribute('src') || i.currentSrc), url: i.currentSrc || i.src })),
+      .map((i) => ({ name: name(i.getAttribute('src') || i.currentSrc), url: cut(i.currentSrc || i.src) })),
     sheets: [...document.querySelectorAll('link[rel~=stylesheet i][href]')]
       .filter((l) => !l.sheet && !l.disabled)
-      .map((l) => ({ name: name(l.getAttribute('href')), url: l.href })),
+      .map((l) => ({ name: name(l.getAttribute('href')), url: cut(l.href) })),
     fonts: fonts.filter((f) => f.status === 'error').map((f) => name(f.family)),
   };
 })()";
