@@ -86,6 +86,46 @@ pub struct Control {
     culprits: Vec<JobId>,
     /// Others did.
     others: bool,
+    usual: Usual,
+}
+
+/// The most that one job could have had in the last five to ten minutes, for a second
+/// at least: while a process ends its memory may be seen twice.
+#[derive(Debug, Clone, Copy)]
+struct Usual {
+    second: Duration,
+    /// The least of this second.
+    least: u64,
+    since: Duration,
+    now: u64,
+    before: u64,
+}
+
+impl Default for Usual {
+    fn default() -> Self {
+        Self { second: Duration::ZERO, least: u64::MAX, since: Duration::ZERO, now: 0, before: 0 }
+    }
+}
+
+impl Usual {
+    const SPAN: Duration = Duration::from_secs(300);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn see(&mut self, whole: u64, at: Duration) {
+        if at.saturating_sub(self.since) >= Self::SPAN {
+            (self.since, self.before, self.now) = (at, self.now, 0);
+        }
+        if at.saturating_sub(self.second) >= Self::SECOND {
+            let past = std::mem::replace(&mut self.least, u64::MAX);
+            self.now = self.now.max(if past == u64::MAX { 0 } else { past });
+            self.second = at;
+        }
+        self.least = self.least.min(whole);
+    }
+
+    fn most(&self) -> u64 {
+        self.now.max(self.before)
+    }
 }
 
 impl Control {
@@ -101,6 +141,7 @@ impl Control {
             concurrency: Concurrency::new(policy.cores, policy.most),
             culprits: Vec::new(),
             others: false,
+            usual: Usual::default(),
         }
     }
 
@@ -119,6 +160,7 @@ impl Control {
         self.ledger.set_lines(self.reserve.lines_beside(self.ledger.beyond_budget(), now));
         let mut orders: Vec<Order> =
             self.ledger.sample(sample, self.back).into_iter().map(Order::Kill).collect();
+        self.usual.see(self.ledger.whole(), now);
         self.reserve.grew(self.ledger.fastest(), now);
         let lines = self.reserve.lines_beside(self.ledger.beyond_budget(), now);
         self.ledger.set_lines(lines);
@@ -143,6 +185,11 @@ impl Control {
         }
         if relief.recycle {
             orders.extend(self.ledger.fat(FAT).into_iter().map(Order::Recycle));
+        }
+        for order in &mut orders {
+            if let Order::Kill(kill) = order {
+                kill.usual = self.usual.most().max(kill.budget);
+            }
         }
         self.blame(relief.pressure, &orders);
         orders
@@ -298,8 +345,16 @@ impl Control {
         self.ledger.whole()
     }
 
+    /// The most that one job could have had of late, or could have now.
+    #[must_use]
+    pub fn usual(&self) -> u64 {
+        self.usual.most().max(self.whole())
+    }
+
     /// Changes budget, floor or the most renders at once, while it runs.
     pub fn reconfigure(&mut self, bounds: Bounds, floor: u64, most: usize) {
+        // What was had before is no measure of what the operator allows now.
+        self.usual = Usual::default();
         self.ledger.set_bounds(bounds);
         self.reserve.set_floor(floor);
         self.concurrency.set_most(most);
@@ -330,6 +385,7 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
+    use super::super::terms::Next;
     use super::*;
 
     const MIB: u64 = 1 << 20;
@@ -403,5 +459,50 @@ mod tests {
         }
         let calm = pressure.iter().find(|(_, pressure)| *pressure == Pressure::Nominal);
         assert!(calm.is_some_and(|(ms, _)| *ms <= 550), "{pressure:?}");
+    }
+
+    #[test]
+    fn a_lone_job_beside_a_neighbour_that_holds_much_runs_again_later() {
+        let at = Duration::from_millis;
+        let policy = Policy {
+            bounds: Bounds::default(),
+            floor: 128 * MIB,
+            cores: 1,
+            most: 2,
+            reaction: at(50),
+            back: at(100),
+        };
+        let killed = |free_before: u64| {
+            let mut control = Control::new(&policy);
+            let sample = |control: &mut Control, ms, free: u64, used: &[(JobId, u64)]| {
+                let own = used.iter().map(|(_, used)| used).sum();
+                let (free, running) = (free * MIB, used);
+                control.sample(&Sample { at: at(ms), free, own, running, idle: &[] }, None)
+            };
+            for ms in (0..3_000).step_by(25) {
+                sample(&mut control, ms, free_before, &[]);
+            }
+            for ms in (3_000..9_000).step_by(25) {
+                sample(&mut control, ms, 700, &[]);
+            }
+            let job = JobId(1);
+            let request = Request {
+                job,
+                predicted: 900 * MIB,
+                warm: None,
+                alone: true,
+                waited: Duration::from_secs(60),
+            };
+            assert_eq!(control.admit(&request, at(9_000)), Ok(Admitted { alone: true }));
+            sample(&mut control, 9_025, 400, &[(job, 300 * MIB)]);
+            let orders = sample(&mut control, 9_050, 30, &[(job, 670 * MIB)]);
+            let kill = orders.iter().find_map(|order| match order {
+                Order::Kill(kill) => Some(*kill),
+                _ => None,
+            });
+            kill.expect("it is killed").next()
+        };
+        assert_eq!(killed(2_000), Next::Later, "there was much more before the neighbour came");
+        assert_eq!(killed(720), Next::Exceeded);
     }
 }

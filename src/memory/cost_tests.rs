@@ -66,6 +66,7 @@ async fn to_watch_sixty_four_contexts_takes_a_hundredth_of_a_core() {
             features: Features::default(),
             digest: None,
             alone: None,
+            bulk: false,
         };
         let ticket = live.ask(asked);
         let job = JobId(ticket.number());

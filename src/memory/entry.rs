@@ -55,6 +55,7 @@ impl Entry {
             used: self.used,
             predicted: self.predicted,
             budget,
+            usual: budget,
         }
     }
 

@@ -67,6 +67,8 @@ pub struct Asked {
     pub digest: Option<Digest>,
     /// What it is to have, alone, where it outgrew what it was given before, in bytes.
     pub alone: Option<u64>,
+    /// Whether nobody waits for it.
+    pub bulk: bool,
 }
 
 /// One context, for operators.
@@ -224,6 +226,13 @@ impl Live {
         self.state().jobs.values().filter(|job| job.waits_for_memory()).count()
     }
 
+    /// Those of them that are bulk.
+    #[must_use]
+    pub fn waiting_bulk(&self) -> usize {
+        let state = self.state();
+        state.jobs.values().filter(|job| job.asked.bulk && job.waits_for_memory()).count()
+    }
+
     /// Whether documents are known by what they are: only then a digest is of use.
     #[must_use]
     pub fn has_records(&self) -> bool {
@@ -242,7 +251,8 @@ impl Live {
     #[must_use]
     pub fn too_big(&self, digest: &Digest) -> Option<(u64, u64)> {
         let state = self.state();
-        let budget = state.control.whole();
+        // Of late, not of the moment: neighbours come and go.
+        let budget = state.control.usual();
         state.verdicts.too_big(digest, budget).map(|reached| (reached, budget))
     }
 
@@ -252,7 +262,7 @@ impl Live {
         use super::terms::Next;
         let mut state = self.state();
         match kill.next() {
-            Next::Requeue => None,
+            Next::Requeue | Next::Later => None,
             // That goes with the job.
             Next::Alone { predicted } => {
                 state.outgrown.note(digest, predicted);

@@ -66,6 +66,7 @@ fn asked(name: &str, rows: u64) -> Asked {
         features: Features { markup: rows * 128, ..Features::default() },
         digest: None,
         alone: None,
+        bulk: false,
     }
 }
 
@@ -133,6 +134,7 @@ fn a_renderer_that_takes_all_is_killed_and_its_job_runs_alone_then_ends() {
         features: Features::default(),
         digest: Some([7; 32]),
         alone: None,
+        bulk: false,
     });
     let wait = again.enter().unwrap_err();
     assert!(!wait.to_string().is_empty());
@@ -185,6 +187,7 @@ fn a_large_job_waits_until_the_idle_contexts_are_closed_for_it() {
         features: Features { markup: 640 << 10, ..Features::default() },
         digest: None,
         alone: None,
+        bulk: false,
     });
     let wait = large.enter().unwrap_err();
     assert!(matches!(wait, Wait::Room { .. }), "{wait}");

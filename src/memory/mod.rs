@@ -351,6 +351,12 @@ impl Governor {
         self.live().map_or(0, |live| live.waiting().min(HELD_PER_SLOT * live.slots()))
     }
 
+    /// Those of them that are bulk.
+    #[must_use]
+    pub fn waiting_bulk(&self) -> usize {
+        self.live().map_or(0, Live::waiting_bulk)
+    }
+
     /// Changes how many may render at once, within the plan; `None` is the plan's number.
     pub fn scale(&self, slots: Option<usize>) {
         let most = self.shared.plan.slots;

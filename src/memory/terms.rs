@@ -188,6 +188,9 @@ pub struct Kill {
     pub predicted: u64,
     /// Bytes that it could have had at most.
     pub budget: u64,
+    /// The most that a job could have had of late: more than the budget where neighbours
+    /// hold what is free at other times.
+    pub usual: u64,
 }
 
 /// What becomes of a killed job.
@@ -195,6 +198,8 @@ pub struct Kill {
 pub enum Next {
     /// Back to the queue; the attempt does not count.
     Requeue,
+    /// Again later, when the neighbours may have let go; the attempt does not count.
+    Later,
     /// Once more, alone, with this prediction.
     Alone {
         /// Bytes.
@@ -205,7 +210,8 @@ pub enum Next {
 }
 
 impl Kill {
-    /// What becomes of the job. One that ran alone had all there was.
+    /// What becomes of the job. One that ran alone had all there was; where that was
+    /// clearly less than it is at other times, it is not the document that is too big.
     #[must_use]
     pub fn next(&self) -> Next {
         match (self.blame, self.alone) {
@@ -213,6 +219,7 @@ impl Kill {
             (Blame::Document, false) => {
                 Next::Alone { predicted: self.predicted.max(self.used).saturating_mul(2) }
             }
+            (Blame::Document, true) if self.budget < self.usual / 5 * 4 => Next::Later,
             (Blame::Document, true) => Next::Exceeded,
         }
     }

@@ -272,9 +272,11 @@ impl Render for Pool {
 impl Shared {
     async fn render(self: &Arc<Self>, request: RenderRequest) -> Result<Rendered, Failure> {
         let limits = self.config.limits;
-        check(limits, &request).await?;
         let allowed = request.options.timeout.min(self.config.max_timeout);
         let deadline = Instant::now() + allowed;
+        timeout_at(deadline, check(limits, &request))
+            .await
+            .unwrap_or_else(|_| Err(Failed::timed_out(allowed).failure))?;
         let manner = self.manner(&request)?;
         let asked = Asked { tenant: &request.tenant, job: request.job, manner, deadline, allowed };
         let mut busy = self.checkout(asked).await?;

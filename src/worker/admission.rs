@@ -9,6 +9,8 @@
 //!  │ drain: released; deadline: expired           │ killed
 //!                                                ├─ others took it   ▶ memory_pressure: released, not counted
 //!                                                ├─ it outgrew       ▶ memory_outgrown: released, runs alone next time
+//!                                                ├─ it was alone, beside neighbours that hold what is free at
+//!                                                │  other times       ▶ memory_pressure: later, not counted
 //!                                                └─ it was alone     ▶ memory_exceeded: dead
 //! ```
 //!
@@ -23,7 +25,7 @@ use tokio::time::Instant;
 use super::attempt::{Attempt, log_failure};
 use super::event::{Halt, Verdict};
 use crate::failure::{Class, Failure, MEMORY_FENCE};
-use crate::job::{Job, Status};
+use crate::job::{Job, Priority, Status};
 use crate::memory::document::Features;
 use crate::memory::live::{Asked, Live, Ticket};
 use crate::memory::terms::{Kill, Next};
@@ -32,6 +34,9 @@ use crate::queue::Claimed;
 
 /// It is asked again at least so often.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// So often a job that ran alone waits for neighbours to let go of memory; some minutes.
+const MOST_LATER: u32 = 8;
 
 /// What an attempt was given. Dropping it gives it back.
 pub(super) struct Admission {
@@ -108,6 +113,7 @@ impl Attempt {
             features,
             digest,
             alone: claimed.needs,
+            bulk: claimed.priority == Priority::Bulk,
         });
         if self.renderer.launches_for(claimed.rules) {
             ticket.brings_browser();
@@ -174,6 +180,19 @@ impl Attempt {
                 );
                 self.failed(claimed, job, &failure.with_memory(used), rendered_in)
             }
+            Next::Later if claimed.uncounted < MOST_LATER => {
+                let failure = Failure::new(
+                    Class::Dependency,
+                    "memory_pressure",
+                    format!(
+                        "it ran alone, beside neighbours that hold what it needs; {}; at other times {}",
+                        figures(kill),
+                        mib(kill.usual)
+                    ),
+                    "nothing: it is tried again when they may have let go; give the worker more where it happens often",
+                );
+                self.failed(claimed, job, &failure.with_memory(used), rendered_in)
+            }
             Next::Alone { predicted } => {
                 let failure = Failure::new(
                     Class::Resource,
@@ -190,7 +209,7 @@ impl Attempt {
                 past.needs_bytes = Some(predicted);
                 Verdict::Release { code: failure.code, crashed: false, past: Some(Box::new(past)) }
             }
-            Next::Exceeded => {
+            Next::Later | Next::Exceeded => {
                 let failure = Failure::new(
                     Class::Resource,
                     "memory_exceeded",

@@ -164,10 +164,11 @@ impl Dispatcher {
     }
 
     /// Whether one more bulk job leaves a slot for an interactive one; `ending`
-    /// is an attempt whose slot becomes free.
+    /// is an attempt whose slot becomes free. What waits for memory takes none.
     fn bulk_fits(&self, ending: Option<AttemptId>) -> bool {
         let slots = self.governor.slots();
         let held = self.attempts.iter().filter(|(id, a)| a.bulk && Some(**id) != ending).count();
+        let held = held.saturating_sub(self.governor.waiting_bulk());
         slots <= 1 || held + self.claiming_bulk < slots - 1
     }
 

@@ -76,13 +76,24 @@ pub(super) fn unavailable() -> QueueError {
 
 /// Lets the dispatcher claim `count` jobs, one after another.
 pub(super) fn fill(dispatcher: &mut Dispatcher, count: usize) -> Vec<(AttemptId, Work, Halt)> {
+    fill_with(dispatcher, Priority::Interactive, count)
+}
+
+fn fill_with(
+    dispatcher: &mut Dispatcher,
+    priority: Priority,
+    count: usize,
+) -> Vec<(AttemptId, Work, Halt)> {
     let mut started = Vec::new();
     let mut claimed = 0;
     let mut effects = dispatcher.handle(Event::Inbound(Inbound::Bell));
     while let Some(effect) = effects.pop() {
         match effect {
             Effect::Claim { permit, bulk } => {
-                let found = (claimed < count).then(|| work(claimed));
+                let mut found = (claimed < count).then(|| work(claimed));
+                if let Some(found) = &mut found {
+                    found.claimed.priority = priority;
+                }
                 claimed += 1;
                 effects.extend(dispatcher.handle(Event::Claimed {
                     permit,
@@ -303,6 +314,7 @@ fn what_waits_for_memory_takes_no_slot() {
             features: Features { markup, ..Features::default() },
             digest: None,
             alone: None,
+            bulk: false,
         })
     };
     let (light, heavy) = (ask(1), ask(20 << 20));
@@ -313,6 +325,34 @@ fn what_waits_for_memory_takes_no_slot() {
     assert!(matches!(effects.as_slice(), [Effect::Claim { .. }]), "{effects:?}");
     drop((light, heavy));
     assert!(!dispatcher.room().interactive);
+}
+
+#[test]
+fn bulk_jobs_that_wait_for_memory_do_not_hold_up_other_bulk_jobs() {
+    let (root, settings) = machine();
+    let governor = Governor::governed(Probe::at(root.path()), settings, 2).unwrap();
+    let live = governor.live().unwrap().clone();
+    let mut dispatcher = begun(governor);
+    fill_with(&mut dispatcher, Priority::Bulk, SLOTS - 1);
+    assert!(!dispatcher.room().bulk);
+    let ask = |markup, bulk| {
+        live.ask(Asked {
+            name: "acme/r".to_owned(),
+            tenant: "acme".into(),
+            features: Features { markup, ..Features::default() },
+            digest: None,
+            alone: None,
+            bulk,
+        })
+    };
+    let (light, heavy) = (ask(1, true), ask(20 << 20, true));
+    light.enter().unwrap();
+    assert!(matches!(heavy.enter(), Err(Wait::Room { .. })));
+    assert!(dispatcher.room().bulk);
+    drop(heavy);
+    let heavy = ask(20 << 20, false);
+    assert!(matches!(heavy.enter(), Err(Wait::Room { .. })));
+    assert!(!dispatcher.room().bulk, "that was no bulk job");
 }
 
 #[test]

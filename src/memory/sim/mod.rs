@@ -301,7 +301,7 @@ impl World<'_> {
         }
         let Some(job) = found else { return };
         match kill.next() {
-            Next::Requeue => {
+            Next::Requeue | Next::Later => {
                 self.outcome.squeezed += 1;
                 self.queue.again(job, None);
             }
