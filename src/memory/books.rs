@@ -100,7 +100,7 @@ pub(super) struct State {
     pub(super) last_left: Instant,
 }
 
-/// Something to be done by the [`Hands`].
+/// Something to be done by the [`Hands`](super::live::Hands).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deed {
     Trim(ContextId),

@@ -1,4 +1,4 @@
-//! The governor at work: [`Control`] under a lock, fed by the sampling thread
+//! The governor at work: [`Control`](super::control::Control) under a lock, fed by the sampling thread
 //! ([`super::watcher`]), asked by attempts, told by the renderer.
 //!
 //! ```text

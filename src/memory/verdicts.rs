@@ -56,7 +56,7 @@ impl Verdicts {
         self.reached.iter().find(|(known, _)| known == digest).map(|(_, reached)| *reached)
     }
 
-    /// Takes in what [`line`] made, oldest first; what is not understood is passed over.
+    /// Takes in what [`line()`] made, oldest first; what is not understood is passed over.
     pub fn absorb(&mut self, lines: &[String]) {
         for (digest, reached) in lines.iter().filter_map(|line| parse(line)) {
             match reached {

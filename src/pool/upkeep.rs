@@ -11,7 +11,7 @@
 //!
 //! A change is looked for now and then, and acted upon once two looks in a row see
 //! the same: a package manager may be at work. Then a new browser is launched from
-//! what is there and prints a [`canary`](super::canary). If it does, new contexts
+//! what is there and prints a [`canary`]. If it does, new contexts
 //! are opened in it, and those of the old browser are closed one after the other,
 //! idle ones first and busy ones when their job is done, so that opening others
 //! never takes all of the cores; the old browser ends when the last is gone. If it
