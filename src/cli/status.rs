@@ -1,5 +1,7 @@
 //! `tillroll status`: what the queue holds, what is in its way, and which workers live.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::exit::{Failure, print};
@@ -7,7 +9,7 @@ use super::workers::{self, Known};
 use super::{Session, counted, parts, table};
 use crate::config::units::show_bytes_rounded;
 use crate::queue::{Counts, QueueError, State};
-use crate::renderer::null;
+use crate::worker::snapshot::notice;
 
 /// So many tenants of a kind are named for people; JSON has them all.
 const TENANTS_SHOWN: usize = 20;
@@ -191,8 +193,9 @@ impl Seen {
                 text.push_str(&format!("\n{id}: {why}\n"));
             }
         }
-        if self.workers.iter().any(|worker| worker.says["renderer_kind"] == "null") {
-            text.push_str(&format!("\n{}: {}\n", null::NOTICE, null::REMEDY));
+        let kinds = self.workers.iter().filter_map(|worker| worker.says["renderer_kind"].as_str());
+        for notice in kinds.filter_map(notice).collect::<BTreeSet<_>>() {
+            text.push_str(&format!("\n{notice}\n"));
         }
         text
     }

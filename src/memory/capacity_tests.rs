@@ -168,7 +168,10 @@ proptest! {
         let more = of(free + more * MIB).unwrap();
         prop_assert!(more.room.slots >= less.room.slots);
         prop_assert!(more.room.fitting >= less.room.fitting);
-        prop_assert!(more.room.contexts >= less.room.contexts);
+        // One more at once may take the place of two warm tenants.
+        if more.room.slots == less.room.slots {
+            prop_assert!(more.room.contexts >= less.room.contexts);
+        }
         prop_assert!(more.receipts_per_s >= less.receipts_per_s);
         prop_assert!(more.largest.rows >= less.largest.rows);
         prop_assert!(more.machines(50.0) <= less.machines(50.0));

@@ -44,6 +44,7 @@ use crate::metrics;
 use crate::renderer::browser::{Browser, BrowserConfig};
 use crate::renderer::cdp::CdpError;
 use crate::renderer::files::Files;
+use crate::renderer::jail::{self, Jail};
 use crate::renderer::launcher::Launcher;
 use crate::renderer::limits::Limits;
 use crate::renderer::page::{Failed, Page};
@@ -245,6 +246,13 @@ impl Render for Pool {
 
     fn readiness(&self) -> watch::Receiver<Readiness> {
         self.shared.readiness.subscribe()
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.shared.config.browser.jail {
+            Jail::Bwrap { .. } => "chromium",
+            Jail::None => jail::UNJAILED,
+        }
     }
 
     fn upkeep(&self) -> Option<watch::Receiver<Upkeep>> {

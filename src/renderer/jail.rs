@@ -57,6 +57,15 @@ pub enum Jail {
     None,
 }
 
+/// What a renderer without a jail is called in status.
+pub const UNJAILED: &str = "chromium without a jail";
+/// What a person must know of it.
+pub const UNJAILED_NOTICE: &str =
+    "Chromium runs without a jail: a document that breaks it reads and does what this user may";
+/// What to do about it.
+pub const UNJAILED_REMEDY: &str = "install bubblewrap and set renderer.jail = \"bwrap\"; until \
+    then render only documents that you wrote";
+
 /// There is no jail to be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JailError {

@@ -305,11 +305,9 @@ impl Snapshot {
     /// What a person must know although jobs are taken.
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
-        use crate::renderer::null;
-        let is_null = self.renderer_kind == "null";
-        let null = is_null.then(|| format!("{}: {}", null::NOTICE, null::REMEDY));
+        let kind = notice(self.renderer_kind);
         let refused = self.upkeep.as_ref().and_then(|upkeep| upkeep.why.clone());
-        null.into_iter().chain(refused).collect()
+        kind.into_iter().chain(refused).collect()
     }
 
     /// Whether the dispatcher has spoken lately.
@@ -358,4 +356,27 @@ fn milliseconds_since<S: serde::Serializer>(
 ) -> Result<S::Ok, S::Error> {
     let milliseconds = u64::try_from(then.elapsed().as_millis()).unwrap_or(u64::MAX);
     serializer.serialize_u64(milliseconds)
+}
+/// What a person must know of a renderer of this kind.
+#[must_use]
+pub fn notice(kind: &str) -> Option<String> {
+    use crate::renderer::{jail, null};
+    match kind {
+        "null" => Some(format!("{}: {}", null::NOTICE, null::REMEDY)),
+        jail::UNJAILED => Some(format!("{}: {}", jail::UNJAILED_NOTICE, jail::UNJAILED_REMEDY)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::renderer::jail;
+
+    #[test]
+    fn what_stands_in_for_a_jailed_chromium_is_told_with_a_remedy() {
+        assert_eq!(notice("chromium"), None);
+        assert!(notice("null").is_some_and(|text| text.contains("--renderer null")));
+        assert!(notice(jail::UNJAILED).is_some_and(|text| text.contains("bubblewrap")));
+    }
 }

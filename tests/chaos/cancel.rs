@@ -23,7 +23,8 @@ fn a_cancelled_render_of_ten_seconds_stops_at_once_and_gives_its_memory_back() {
     let server = RedisServer::volatile();
     let mut redis = connect(&server.url());
     let watch = Watch::of(&server.url());
-    let worker = Worker::start(&server.url(), &["--concurrency", "1"]);
+    let settings = ["--concurrency", "1", "--set", "renderer.max_nodes=0"];
+    let worker = Worker::start(&server.url(), &settings);
     // Everything that a first render brings with it is there.
     let warm = push(&mut redis, 1..2);
     assert_eq!(watch.wait_ended(&warm, PATIENCE), Ok(()));
