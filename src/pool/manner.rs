@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Shared, closed, no_browser};
+use super::{ANSWER_TIMEOUT, Shared, closed, no_browser};
 use crate::failure::{Class, Failure};
 use crate::job::Isolation;
 use crate::metrics::{self, Death};
@@ -119,9 +119,12 @@ impl Shared {
             browser.gone().cancelled().await;
             return;
         }
+        // Where its renderer was seen to die, it may be dying with it, unseen so far.
+        let lives = browser.death().is_none()
+            && (self.stop.is_cancelled() || browser.answers(ANSWER_TIMEOUT).await);
         let death = match browser.death() {
-            None => Death::Stopped,
-            Some(CloseReason::Requested) => Death::Hung,
+            _ if lives => Death::Stopped,
+            None | Some(CloseReason::Requested) => Death::Hung,
             Some(_) => Death::Crashed,
         };
         if death != Death::Stopped {
