@@ -157,8 +157,8 @@ fn jail(seen: &Seen) -> Finding {
     if !seen.jailed {
         return Finding::warn(
             "jail",
-            "renderer.jail = none: documents are not locked up; Chromium's own sandbox is all \
-             there is",
+            "renderer.jail = none: documents are not locked up; at most Chromium's own sandbox \
+             stands before this machine (see sandbox)",
             "set renderer.jail to \"bwrap\"",
         );
     }
