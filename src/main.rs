@@ -9,6 +9,12 @@ use tillroll::cli::Cli;
 use tillroll::cli::exit::{Exit, Failure};
 use tillroll::telemetry;
 
+/// Documents and PDFs come and go by the megabyte. glibc's allocator keeps what
+/// they took for good; this one returns it, so that the memory stays the
+/// machine's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
         let line = telemetry::panic_line(info.payload(), info.location());
