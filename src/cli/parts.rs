@@ -291,6 +291,7 @@ pub(super) fn pool(
         },
         files: Files::of_system(search(session)),
         look_every: renderer.look_every,
+        spares: renderer.spares.get(),
     }))
 }
 

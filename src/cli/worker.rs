@@ -32,7 +32,7 @@ pub struct Args {
     /// What worker and Chromium may take together: a size, a share like 50%, or auto
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub memory: Option<String>,
-    /// Documents that render at once, if memory allows: a number, or auto (cores + 1)
+    /// Documents that render at once, if memory allows: a number, or auto (3 for each core)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub concurrency: Option<String>,
     /// What renders: chromium, or null (checks every job and answers with the same

@@ -25,6 +25,7 @@ pub use load::{Entry, Given, Loaded, Source, load};
 use values::{
     ByteLimit, Concurrency, Count, FenceKind, GovernorKind, Isolation, Jail, LogFormat, LogLevel,
     Memory, Nice, PemFile, QueueName, RedisUrl, RendererKind, Scripts, Setting, Size,
+    Spares,
 };
 
 /// The defaults, with units and reasons.
@@ -180,6 +181,8 @@ keys! {
         recycle_age: Duration;
         /// A context whose renderer holds more after a job is closed.
         recycle_memory: Size;
+        /// Contexts made ready ahead, while nothing is rendered.
+        spares: Spares;
         /// How often the engine's and the fonts' files are looked at.
         look_every: Duration;
         /// Niceness of Chromium's processes.

@@ -178,7 +178,7 @@ impl Setting for QueueName {
 /// How many documents render at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Concurrency {
-    /// One more than there are cores.
+    /// Three for each core.
     Auto,
     /// So many.
     Fixed(u16),
@@ -188,11 +188,16 @@ impl Concurrency {
     /// More than any machine renders well: a slot costs a page of memory.
     const MOST: u16 = 512;
 
+    /// What a machine without neighbours does best with, or nearly (`cargo bench
+    /// --bench governor -- sweep`): while one document is between its renderer, its
+    /// browser and Redis, others keep the cores busy. What memory allows comes first.
+    const PER_CORE: usize = 3;
+
     /// The number of slots on a machine with `cores`.
     #[must_use]
     pub fn slots(self, cores: usize) -> usize {
         match self {
-            Self::Auto => cores.saturating_add(1).min(usize::from(Self::MOST)),
+            Self::Auto => cores.saturating_mul(Self::PER_CORE).min(usize::from(Self::MOST)),
             Self::Fixed(slots) => usize::from(slots),
         }
     }
@@ -404,6 +409,33 @@ impl Setting for PathBuf {
     }
     fn show(&self) -> String {
         self.display().to_string()
+    }
+}
+
+/// Contexts made ready ahead, 0 to 8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spares(u8);
+
+impl Spares {
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0.into()
+    }
+}
+
+impl Setting for Spares {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(spares @ 0..=8) => Ok(Self(spares)),
+            _ => Err(String::new()),
+        }
+    }
+    fn expects() -> String {
+        "a number from 0 to 8".into()
+    }
+    fn show(&self) -> String {
+        self.0.to_string()
     }
 }
 

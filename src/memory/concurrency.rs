@@ -6,7 +6,9 @@
 //! as long as one alone; that much is expected. Where they take twice as long as
 //! that, something else needs the cores (a database, page faults): fewer render,
 //! and the neighbour gets them. What one alone takes is learned for each size of
-//! document: at once where one was faster, slowly where all are slower.
+//! document: fast where they are faster, slowly where they are slower, so that it
+//! is near what the fastest tenth of them takes. One odd render moves it little: the
+//! number that ran beside it is known at its end only, and may have been smaller.
 //!
 //! It never falls below the cores and one more: Chromium runs at a lower priority
 //! than its neighbours, who get the cores first in any case, and with fewer what
@@ -29,7 +31,9 @@ pub const COOL: Duration = Duration::from_secs(5);
 const SIZES: usize = 40;
 const SLOW: f64 = 2.0;
 const FINE: f64 = 1.5;
-/// A base time rises by this part of its distance with each slower render.
+/// A base time falls by this part of its distance with each faster render,
+const LEARN: f64 = 0.1;
+/// and rises by this part with each slower one.
 const FORGET: f64 = 0.005;
 
 /// See the module's documentation.
@@ -46,7 +50,7 @@ pub struct Concurrency {
 }
 
 impl Concurrency {
-    /// Starts at the most: cores + 1 is what a machine without neighbours does best with.
+    /// Starts at the most.
     #[must_use]
     pub fn new(cores: usize, most: usize) -> Self {
         let most = most.max(1);
@@ -86,11 +90,11 @@ impl Concurrency {
         let alone = took.as_secs_f64() / expected;
         let size = (u64::BITS - markup.leading_zeros()) as usize;
         let base = &mut self.base[size.min(SIZES - 1)];
-        if *base == 0.0 || alone < *base {
+        if *base == 0.0 {
             *base = alone;
         }
         self.window.push(if *base > 0.0 { alone / *base } else { 1.0 });
-        *base += (alone - *base) * FORGET;
+        *base += (alone - *base) * if alone < *base { LEARN } else { FORGET };
         if self.window.len() >= WINDOW {
             self.decide(waiting, now);
         }
@@ -148,6 +152,17 @@ mod tests {
             renders(&mut bound, 12 * share, 20, true, round);
         }
         assert_eq!(bound.slots(), 8);
+    }
+
+    #[test]
+    fn one_that_had_the_cores_to_itself_does_not_slow_the_others() {
+        let mut bound = Concurrency::new(2, 6);
+        for round in 0..50 {
+            // Six at its end, but most of the time it was alone.
+            renders(&mut bound, 12, 1, true, round);
+            renders(&mut bound, 50, 19, true, round);
+        }
+        assert_eq!(bound.slots(), 6);
     }
 
     #[test]

@@ -128,6 +128,10 @@ impl Usual {
     }
 }
 
+/// What a context that no job asked for may leave room for: itself, with what a
+/// first print takes, and a receipt beside it.
+const SPARE: u64 = 192 << 20;
+
 impl Control {
     /// Nothing is let in before the first sample.
     #[must_use]
@@ -265,6 +269,13 @@ impl Control {
         self.ledger.fits()
     }
 
+    /// Whether a context may be opened that no job has asked for: with it there, a
+    /// job must still fit.
+    #[must_use]
+    pub fn can_spare(&self) -> bool {
+        self.ladder.pressure() == Pressure::Nominal && self.ledger.can_spare(SPARE)
+    }
+
     /// A job ended; see [`Ledger::release`].
     pub fn release(
         &mut self,
@@ -303,7 +314,7 @@ impl Control {
 
     /// Notes what other workers on this machine say.
     pub fn set_elsewhere(&mut self, elsewhere: Elsewhere) {
-        if elsewhere.workers < self.ledger.elsewhere().workers {
+        if elsewhere.among != self.ledger.elsewhere().among {
             self.reserve.begin_anew();
         }
         self.ledger.set_elsewhere(elsewhere);

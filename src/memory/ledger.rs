@@ -235,6 +235,13 @@ impl Ledger {
         Fit { now: fits(room), without_idle: fits(room + signed(self.idle_bytes())) }
     }
 
+    /// Whether so many bytes could be given to what no job has asked for.
+    #[must_use]
+    pub fn can_spare(&self, bytes: u64) -> bool {
+        let others_first = self.elsewhere.first || self.behind(self.sampled).is_some();
+        !others_first && self.headroom() >= signed(bytes)
+    }
+
     /// Lets a job in and debits it, or says what it waits for.
     ///
     /// # Errors

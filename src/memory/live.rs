@@ -214,6 +214,12 @@ impl Live {
         fits.now > 0 || fits.without_idle > 0
     }
 
+    /// Whether a context may be opened that no job has asked for.
+    #[must_use]
+    pub fn has_room_to_spare(&self) -> bool {
+        self.state().control.can_spare()
+    }
+
     /// The most that may render at once.
     #[must_use]
     pub fn slots(&self) -> usize {

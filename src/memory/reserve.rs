@@ -93,7 +93,7 @@ impl Reserve {
     }
 
     /// What was measured so far cannot be compared with what comes: somebody whose
-    /// memory was counted is gone.
+    /// memory was counted is gone, or somebody's counts from now on.
     pub fn begin_anew(&mut self) {
         self.history.clear();
     }

@@ -202,6 +202,9 @@ impl Share {
     fn sum(&self, memory: Memory, now: Duration) -> Elsewhere {
         let mut sum = Elsewhere::default();
         let (mut of_all, mut of_group) = ((0_u64, 0_u64), (0_u64, 0_u64));
+        // Who they are, in the order of their places: no two sums of workers are alike.
+        let (mut among_all, mut among_group) = (0_u64, 0_u64);
+        let and = |among: u64, pid: u32| among.wrapping_mul(1 << 22).wrapping_add(pid.into());
         for (slot, seen) in self.seen.iter().enumerate() {
             let there = !seen.record.is_free() && seen.checked.is_none_or(|(_, lives)| lives);
             if !there || slot == self.slot {
@@ -209,11 +212,13 @@ impl Share {
             }
             let said = &seen.record.said;
             of_all = (of_all.0.saturating_add(said.owed), of_all.1.saturating_add(said.used));
+            among_all = and(among_all, seen.record.pid);
             sum.workers += 1;
             if said.scope != self.me.said.scope {
                 continue;
             }
             of_group = (of_group.0.saturating_add(said.owed), of_group.1.saturating_add(said.used));
+            among_group = and(among_group, seen.record.pid);
             if now.saturating_sub(seen.since) < SILENCE {
                 sum.running += said.running as usize;
                 sum.idle += said.idle as usize;
@@ -227,7 +232,11 @@ impl Share {
         let of_machine = left(memory.available, of_all.0);
         let bound = of_machine.min(left(in_group, of_group.0));
         sum.promised = u64::try_from(i128::from(memory.free()) - bound).unwrap_or(0);
-        sum.used = if in_group < memory.available { of_group.1 } else { of_all.1 };
+        (sum.used, sum.among) = if in_group < memory.available {
+            (of_group.1, among_group)
+        } else {
+            (of_all.1, among_all)
+        };
         sum
     }
 }

@@ -124,6 +124,8 @@ pub struct Elsewhere {
     pub promised: u64,
     /// Bytes that they use: what they take was promised, and is no neighbour's doing.
     pub used: u64,
+    /// Whose `used` that is: another number where it is the sum of others.
+    pub among: u64,
     /// Their jobs that render.
     pub running: usize,
     /// Their idle contexts.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::OPEN_TIMEOUT;
 use crate::failure::{Class, Failure};
+use crate::job::length::Paper;
 use crate::job::{RenderOptions, Rules};
 use crate::renderer::browser::Browser;
 use crate::renderer::context::ContextOptions;
@@ -46,6 +47,17 @@ pub(super) async fn check(
     let closed = context.close(CLOSE_TIMEOUT).await;
     judge(&rendered.map_err(|failed_render| failed(&failed_render.failure.message))?)?;
     closed.map_err(|error| failed(&error.to_string()))
+}
+
+/// Prints it in a page that is to be warm, as a receipt on a roll.
+///
+/// # Errors
+/// Where it cannot be printed.
+pub(super) async fn warm_up(page: &mut Page, limits: &Limits) -> Result<(), Failure> {
+    let roll = RenderOptions { paper: Paper::named("80mm"), ..RenderOptions::default() };
+    let request = RenderRequest { options: Arc::new(roll), ..request() };
+    let rendered = page.render(&request, limits, Instant::now() + PATIENCE).await;
+    rendered.map(drop).map_err(|failed| failed.failure)
 }
 
 fn request() -> RenderRequest {

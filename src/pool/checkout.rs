@@ -70,7 +70,7 @@ impl Place {
     }
 
     /// The place stays taken, by a context that becomes idle.
-    fn keep(mut self) {
+    pub(super) fn keep(mut self) {
         self.shared = None;
     }
 }
@@ -133,6 +133,7 @@ impl Busy {
         let Some((mut warm, place)) = self.take() else { return };
         let (number, died) = (warm.number, warm.context.crashed().clone());
         warm.jobs = warm.jobs.saturating_add(1);
+        self.shared.counters(|counters| counters.last_left = Some(Instant::now()));
         let stays = warm.manner.is_kept() && !self.shared.stop.is_cancelled() && warm.is_sound();
         let replaced = self.shared.counters(|counters| counters.replaced);
         let leaves =

@@ -16,6 +16,9 @@
 
 use std::sync::Arc;
 
+/// Whose a context is that was made ready ahead: no tenant has this name.
+pub const NOBODY: &str = "";
+
 /// Idle contexts by last use, and the count of all.
 #[derive(Debug)]
 pub struct Contexts<T> {
@@ -67,12 +70,39 @@ impl<T> Contexts<T> {
         self.max
     }
 
-    /// A context for `tenant`: the one of its idle ones that was used last.
-    pub fn checkout(&mut self, tenant: &str) -> Checkout<T> {
-        if let Some(at) = self.idle.iter().rposition(|(owner, _)| &**owner == tenant) {
-            return Checkout::Warm(self.idle.remove(at).1);
+    /// A tenant's idle context, the one that was used last.
+    pub fn warm(&mut self, tenant: &str) -> Option<T> {
+        let at = self.idle.iter().rposition(|(owner, _)| &**owner == tenant)?;
+        Some(self.idle.remove(at).1)
+    }
+
+    /// One that was made ready ahead.
+    pub fn spare(&mut self) -> Option<T> {
+        self.warm(NOBODY)
+    }
+
+    /// How many of those there are.
+    #[must_use]
+    pub fn spares(&self) -> usize {
+        self.idle.iter().filter(|(owner, _)| &**owner == NOBODY).count()
+    }
+
+    /// A place for one more of those, where nothing has to be evicted for it.
+    pub fn spare_place(&mut self) -> bool {
+        let free = self.alive < self.max;
+        self.alive += usize::from(free);
+        free
+    }
+
+    /// Keeps one that is ready: the first to be evicted. If there are more
+    /// contexts than the bound it comes out again, to be closed.
+    #[must_use = "what comes out must be closed"]
+    pub fn give_spare(&mut self, context: T) -> Option<T> {
+        if self.alive > self.max {
+            return Some(context);
         }
-        self.place()
+        self.idle.insert(0, (NOBODY.into(), context));
+        None
     }
 
     /// A place for a context that nobody has used yet.
@@ -136,8 +166,13 @@ mod tests {
 
     use super::*;
 
+    fn get<T>(contexts: &mut Contexts<T>, tenant: &str) -> Checkout<T> {
+        let warm = contexts.warm(tenant).or_else(|| contexts.spare());
+        warm.map_or_else(|| contexts.place(), Checkout::Warm)
+    }
+
     fn open(contexts: &mut Contexts<u32>, tenant: &str, id: u32) {
-        assert_eq!(contexts.checkout(tenant), Checkout::Open { evicted: None });
+        assert_eq!(get(contexts, tenant), Checkout::Open { evicted: None });
         assert_eq!(contexts.give_back(tenant.into(), id), None);
     }
 
@@ -146,12 +181,12 @@ mod tests {
         let mut contexts = Contexts::new(4);
         open(&mut contexts, "a", 1);
         open(&mut contexts, "b", 2);
-        assert_eq!(contexts.checkout("a"), Checkout::Warm(1));
-        assert_eq!(contexts.checkout("a"), Checkout::Open { evicted: None });
+        assert_eq!(get(&mut contexts, "a"), Checkout::Warm(1));
+        assert_eq!(get(&mut contexts, "a"), Checkout::Open { evicted: None });
         assert_eq!(contexts.give_back("a".into(), 1), None);
         assert_eq!(contexts.give_back("a".into(), 3), None);
-        assert_eq!(contexts.checkout("a"), Checkout::Warm(3));
-        assert_eq!(contexts.checkout("b"), Checkout::Warm(2));
+        assert_eq!(get(&mut contexts, "a"), Checkout::Warm(3));
+        assert_eq!(get(&mut contexts, "b"), Checkout::Warm(2));
     }
 
     #[test]
@@ -159,14 +194,38 @@ mod tests {
         let mut contexts = Contexts::new(2);
         open(&mut contexts, "a", 1);
         open(&mut contexts, "b", 2);
-        assert_eq!(contexts.checkout("a"), Checkout::Warm(1));
+        assert_eq!(get(&mut contexts, "a"), Checkout::Warm(1));
         assert_eq!(contexts.give_back("a".into(), 1), None);
-        assert_eq!(contexts.checkout("c"), Checkout::Open { evicted: Some(2) });
+        assert_eq!(get(&mut contexts, "c"), Checkout::Open { evicted: Some(2) });
         assert_eq!(contexts.alive(), 2);
-        assert_eq!(contexts.checkout("d"), Checkout::Open { evicted: Some(1) });
-        assert_eq!(contexts.checkout("e"), Checkout::Wait);
+        assert_eq!(get(&mut contexts, "d"), Checkout::Open { evicted: Some(1) });
+        assert_eq!(get(&mut contexts, "e"), Checkout::Wait);
         contexts.released();
-        assert_eq!(contexts.checkout("e"), Checkout::Open { evicted: None });
+        assert_eq!(get(&mut contexts, "e"), Checkout::Open { evicted: None });
+    }
+
+    #[test]
+    fn a_spare_one_is_for_whoever_has_none_and_goes_first() {
+        let mut contexts = Contexts::new(3);
+        assert!(contexts.spare_place());
+        assert_eq!(contexts.give_spare(9), None);
+        open_own(&mut contexts, "a", 1);
+        assert_eq!((contexts.spares(), contexts.idle(), contexts.alive()), (1, 2, 2));
+        assert_eq!(get(&mut contexts, "a"), Checkout::Warm(1), "its own before a spare one");
+        assert_eq!(get(&mut contexts, "b"), Checkout::Warm(9));
+        assert_eq!(contexts.give_back("b".into(), 9), None);
+        assert_eq!(get(&mut contexts, "c"), Checkout::Open { evicted: None }, "it is b's now");
+        assert!(!contexts.spare_place(), "nothing is evicted for one");
+        contexts.released();
+        assert!(contexts.spare_place());
+        assert_eq!(contexts.give_spare(8), None);
+        assert_eq!(contexts.place(), Checkout::Open { evicted: Some(8) });
+        assert_eq!(contexts.set_max(1), vec![9]);
+    }
+
+    fn open_own(contexts: &mut Contexts<u32>, tenant: &str, id: u32) {
+        assert_eq!(contexts.place(), Checkout::Open { evicted: None });
+        assert_eq!(contexts.give_back(tenant.into(), id), None);
     }
 
     #[test]
@@ -174,8 +233,8 @@ mod tests {
         let mut contexts = Contexts::new(3);
         open(&mut contexts, "a", 1);
         open(&mut contexts, "b", 2);
-        assert_eq!(contexts.checkout("c"), Checkout::Open { evicted: None });
-        assert_eq!(contexts.checkout("b"), Checkout::Warm(2));
+        assert_eq!(get(&mut contexts, "c"), Checkout::Open { evicted: None });
+        assert_eq!(get(&mut contexts, "b"), Checkout::Warm(2));
         assert_eq!(contexts.set_max(0), vec![1]);
         assert_eq!(contexts.max(), 1);
         contexts.released();
@@ -232,7 +291,7 @@ mod tests {
                         }
                         Checkout::Wait => prop_assert!(contexts.alive() >= contexts.max()),
                     },
-                    Step::Checkout(tenant) => match contexts.checkout(&tenant.to_string()) {
+                    Step::Checkout(tenant) => match get(&mut contexts, &tenant.to_string()) {
                         Checkout::Warm(context) => {
                             prop_assert_eq!(context.0, tenant, "another tenant's context");
                             busy.push(context);

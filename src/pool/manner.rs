@@ -51,6 +51,16 @@ impl Manner {
         self.isolation != Isolation::Job && !self.scripts
     }
 
+    /// What a context without scripts is for that nobody has asked for yet.
+    pub(super) fn plain(isolation: Isolation) -> Self {
+        Self { isolation, scripts: false }
+    }
+
+    /// Whether one that was made ready ahead will do; see [`super::spare`].
+    pub(super) fn takes_spares(self) -> bool {
+        !self.scripts && !self.has_own_browser()
+    }
+
     /// Whether the context has a browser to itself.
     pub(super) fn has_own_browser(self) -> bool {
         self.isolation == Isolation::Browser

@@ -23,6 +23,7 @@ pub mod contexts;
 mod manner;
 pub mod recycle;
 mod relief;
+mod spare;
 mod status;
 mod supervisor;
 mod upkeep;
@@ -96,6 +97,8 @@ pub struct PoolConfig {
     pub files: Files,
     /// How often that is looked at.
     pub look_every: Duration,
+    /// So many contexts are made ready ahead, while nothing is rendered.
+    pub spares: usize,
 }
 
 /// What a job asks for when it wants a context.
@@ -118,6 +121,8 @@ struct Counters {
     failed_launches: u64,
     /// When the common browser was last replaced by a newer one.
     replaced: Option<Instant>,
+    /// When a job last left its context.
+    last_left: Option<Instant>,
 }
 
 /// What the pool's parts share.
@@ -172,6 +177,7 @@ impl Pool {
             config,
         });
         let supervisor = tokio::spawn(supervisor::run(Arc::clone(&shared)));
+        shared.tasks.spawn(spare::run(Arc::clone(&shared)));
         Self { shared, supervisor: Mutex::new(Some(supervisor)) }
     }
 
@@ -348,11 +354,20 @@ impl Shared {
                 return Err(closed());
             }
             let found = self.contexts(|contexts| {
-                if manner.is_kept() { contexts.checkout(tenant) } else { contexts.place() }
+                let own = if manner.is_kept() { contexts.warm(tenant) } else { None };
+                let spare = || if manner.takes_spares() { contexts.spare() } else { None };
+                match own.or_else(spare) {
+                    Some(warm) => Checkout::Warm(warm),
+                    None => contexts.place(),
+                }
             });
             match found {
-                Checkout::Warm(warm) => {
+                Checkout::Warm(mut warm) => {
                     let place = Place::taken(self);
+                    if warm.jobs == 0 && manner.takes_spares() {
+                        // It was nobody's, and becomes this job's.
+                        warm.manner = manner;
+                    }
                     // Its tenant's rules may have changed.
                     if warm.is_sound() && warm.manner == manner {
                         return Ok(Busy::new(self, (tenant, job), warm, place));
@@ -406,10 +421,7 @@ impl Shared {
             // The new one may not be there before the old one is gone.
             checkout::close_now(self, warm).await;
         }
-        let number = self.counters(|counters| {
-            counters.numbers += 1;
-            counters.numbers
-        });
+        let number = self.next_number();
         let (browser, user) = if manner.has_own_browser() {
             (self.launch_own(number, deadline).await?, None)
         } else {
@@ -442,6 +454,14 @@ impl Shared {
         let opened = Instant::now();
         let warm = Warm { number, context, page, browser, jobs: 0, opened, manner, user };
         Ok(Busy::new(self, (tenant, job), warm, place))
+    }
+
+    /// A number for a context that is to be opened.
+    fn next_number(&self) -> u64 {
+        self.counters(|counters| {
+            counters.numbers += 1;
+            counters.numbers
+        })
     }
 
     /// The common browser, and a part in it, taken before anybody can replace it.

@@ -161,6 +161,12 @@ pub trait Watch: Send + Sync {
 
     /// A context is gone, and its process has really ended.
     fn ended(&self, context: u64);
+
+    /// Whether there is memory for a context that no job has asked for. One that is
+    /// opened then is told of as a job's with the number 0.
+    fn has_room_to_spare(&self) -> bool {
+        true
+    }
 }
 
 /// What can be done about a context's memory.

@@ -41,6 +41,10 @@ impl Watch for News {
     fn ended(&self, context: u64) {
         self.0.ended(ContextId(context));
     }
+
+    fn has_room_to_spare(&self) -> bool {
+        self.0.has_room_to_spare()
+    }
 }
 
 struct Orders(Weak<dyn Render>);

@@ -25,6 +25,7 @@ mod relief;
 mod rendering;
 mod rolls;
 mod scripts;
+mod spares;
 mod supervision;
 mod support;
 mod tenants;

@@ -37,7 +37,7 @@ fn chromium(pool: &Pool) -> u32 {
 }
 
 /// Looks again until it is so.
-async fn until(what: &str, mut so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut so: impl FnMut() -> bool) {
     let looked = timeout(PATIENCE, async {
         while !so() {
             tokio::time::sleep(Duration::from_millis(2)).await;
