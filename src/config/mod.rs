@@ -24,8 +24,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use load::{Entry, Given, Loaded, Source, load};
 use values::{
     ByteLimit, Concurrency, Count, FenceKind, GovernorKind, Isolation, Jail, LogFormat, LogLevel,
-    Memory, Nice, PemFile, QueueName, RedisUrl, RendererKind, Scripts, Setting, Size,
-    Spares,
+    Memory, Nice, PemFile, QueueName, RedisUrl, RendererKind, Scripts, Setting, Size, Spares,
 };
 
 /// The defaults, with units and reasons.

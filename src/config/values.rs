@@ -497,8 +497,8 @@ mod tests {
     }
 
     #[test]
-    fn auto_concurrency_is_one_more_than_the_cores() {
-        assert_eq!(Concurrency::parse("auto").unwrap().slots(2), 3);
+    fn auto_concurrency_is_three_for_each_core() {
+        assert_eq!(Concurrency::parse("auto").unwrap().slots(2), 6);
         assert_eq!(Concurrency::parse("7").unwrap().slots(2), 7);
         for wrong in ["0", "-1", "513", "many", ""] {
             assert!(Concurrency::parse(wrong).is_err(), "{wrong}");

@@ -42,8 +42,8 @@ pub struct Concurrency {
     cores: usize,
     most: usize,
     slots: usize,
-    /// Seconds that a render alone takes, by size; 0 where none was seen.
-    base: [f64; SIZES],
+    /// Seconds that a render alone takes, by size, and how many were seen.
+    base: [(f64, u8); SIZES],
     /// How many times longer than alone the window's renders took, per expectation.
     window: Vec<f64>,
     cool: Duration,
@@ -58,7 +58,7 @@ impl Concurrency {
             cores: cores.max(1),
             most,
             slots: most,
-            base: [0.0; SIZES],
+            base: [(0.0, 0); SIZES],
             window: Vec::with_capacity(WINDOW),
             cool: Duration::ZERO,
         }
@@ -89,12 +89,16 @@ impl Concurrency {
         let expected = (running as f64 / self.cores as f64).max(1.0);
         let alone = took.as_secs_f64() / expected;
         let size = (u64::BITS - markup.leading_zeros()) as usize;
-        let base = &mut self.base[size.min(SIZES - 1)];
-        if *base == 0.0 {
-            *base = alone;
-        }
+        let (base, seen) = &mut self.base[size.min(SIZES - 1)];
+        *seen = seen.saturating_add(1);
+        *base += (alone - *base)
+            * match usize::from(*seen) {
+                // Of the first ones, their mean.
+                first @ ..=WINDOW => 1.0 / first as f64,
+                _ if alone < *base => LEARN,
+                _ => FORGET,
+            };
         self.window.push(if *base > 0.0 { alone / *base } else { 1.0 });
-        *base += (alone - *base) * if alone < *base { LEARN } else { FORGET };
         if self.window.len() >= WINDOW {
             self.decide(waiting, now);
         }

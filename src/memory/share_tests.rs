@@ -54,6 +54,7 @@ fn each_hears_what_the_others_owe_until_they_leave() {
         workers: 2,
         promised: 130 * MIB,
         used: 5,
+        among: heard.among,
         running: 2,
         idle: 3,
         busy: true,
@@ -66,6 +67,25 @@ fn each_hears_what_the_others_owe_until_they_leave() {
     assert_eq!(three.hear(PLENTY, at(3)).unwrap().promised, 30 * MIB);
     let heard = two.hear(PLENTY, at(3)).unwrap();
     assert_eq!((heard.workers, heard.promised), (1, 0));
+}
+
+#[test]
+fn another_set_of_workers_is_told_from_one_that_uses_more() {
+    let root = machine();
+    let mut one = Share::join(root.path()).unwrap();
+    let mut two = Share::join(root.path()).unwrap();
+    let other = Share::join(root.path()).unwrap();
+    process(&root, 77, 1234);
+    let alone = two.hear(PLENTY, at(0)).unwrap().among;
+    forge(&other, 77, 1234, Said { used: 900 * MIB, scope: 3, ..Said::default() });
+    let joined = two.hear(PLENTY, at(1)).unwrap();
+    assert_ne!(joined.among, alone, "it was not there");
+    one.say(Said { used: 5, ..Said::default() }, at(1)).unwrap();
+    assert_eq!(two.hear(PLENTY, at(2)).unwrap().among, joined.among, "the same ones");
+    // Where a group is what is short, those in another one do not count.
+    let group = Some(Cgroup { limit: 700 * MIB, working_set: 0 });
+    let grouped = two.hear(Memory { available: 9_000 * MIB, cgroup: group }, at(3)).unwrap();
+    assert_ne!((grouped.used, grouped.among), (joined.used, joined.among));
 }
 
 #[test]

@@ -107,9 +107,8 @@ impl Shared {
         }
         let (number, died) = (warm.number, warm.context.crashed().clone());
         let keep = self.left(0, number, warm.is_sound() && !self.stop.is_cancelled());
-        let over = self.contexts(|contexts| {
-            if keep { contexts.give_spare(warm) } else { Some(warm) }
-        });
+        let over =
+            self.contexts(|contexts| if keep { contexts.give_spare(warm) } else { Some(warm) });
         if let Some(warm) = over {
             checkout::close(self, warm, place);
             return Ok(());
