@@ -180,10 +180,10 @@ keys! {
         recycle_age: Duration;
         /// A context whose renderer holds more after a job is closed.
         recycle_memory: Size;
-        /// Contexts made ready ahead, while nothing is rendered.
-        spares: Spares;
         /// How often the engine's and the fonts' files are looked at.
         look_every: Duration;
+        /// Contexts made ready ahead, while nothing is rendered.
+        spares: Spares;
         /// Niceness of Chromium's processes.
         nice: Nice;
         /// The longest that one render may take.
