@@ -272,7 +272,7 @@ pub fn ledger(data: &[u8]) {
 
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let mut verdicts = Verdicts::default();
-    verdicts.absorb(&lines);
+    verdicts.absorb(&read(&lines));
     assert!(lines.len() > VERDICTS || verdicts.too_big(&[0; 32], u64::MAX).is_none());
 
     if let Some(record) = Record::parse(data)

@@ -147,15 +147,26 @@ impl Control {
 
     /// Takes in a measurement and, where they were read, the kernel's counters.
     pub fn sample(&mut self, sample: &Sample<'_>, stalls: Option<Stalls>) -> Vec<Order> {
-        // What other workers take was promised, as what ours takes was.
-        let own = sample.own.saturating_add(self.ledger.elsewhere().used);
-        self.reserve.observe(sample.free, own, sample.at);
-        self.sample_unsettled(sample, stalls)
+        self.learn(sample, Reserve::observe);
+        self.decide(sample, stalls)
     }
 
     /// The same while a process's memory is on its way back: it is counted neither
     /// as free nor as used for a moment, and must not be taken for what others took.
     pub fn sample_unsettled(&mut self, sample: &Sample<'_>, stalls: Option<Stalls>) -> Vec<Order> {
+        self.learn(sample, Reserve::observe_unsettled);
+        self.decide(sample, stalls)
+    }
+
+    fn learn(&mut self, sample: &Sample<'_>, observe: fn(&mut Reserve, u64, u64, Duration)) {
+        // What other workers take was promised, as what ours takes was.
+        let Elsewhere { used, before, .. } = self.ledger.elsewhere();
+        observe(&mut self.reserve, sample.free, sample.own.saturating_add(before), sample.at);
+        // Another limit may be the tightest now, of which they use more or less.
+        self.reserve.recount(before, used);
+    }
+
+    fn decide(&mut self, sample: &Sample<'_>, stalls: Option<Stalls>) -> Vec<Order> {
         let now = sample.at;
         self.ledger.set_lines(self.reserve.lines_beside(self.ledger.beyond_budget(), now));
         let mut orders: Vec<Order> =
@@ -189,6 +200,7 @@ impl Control {
         for order in &mut orders {
             if let Order::Kill(kill) = order {
                 kill.usual = self.usual.most().max(kill.budget);
+                kill.kept = kill.kept.saturating_add(lines.growth);
             }
         }
         self.blame(relief.pressure, &orders);
@@ -284,6 +296,22 @@ impl Control {
     /// A job waits no longer.
     pub fn withdraw(&mut self, job: JobId) {
         self.ledger.withdraw(job);
+    }
+
+    /// So much the worker may still take for jobs that have ended.
+    pub fn set_aside(&mut self, bytes: u64) {
+        self.ledger.set_aside(bytes);
+    }
+
+    /// A job's document is printed; see [`Ledger::printed`].
+    pub fn printed(&mut self, job: JobId) {
+        self.ledger.printed(job);
+    }
+
+    /// The most renders at once.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.concurrency.slots()
     }
 
     /// A job does not have the context that was kept for it; see [`Ledger::moved`].
@@ -411,7 +439,7 @@ mod tests {
         let warm = Some(ContextId(1));
         let job = JobId(1);
         let request =
-            Request { job, predicted: 60 * MIB, warm, alone: false, waited: Duration::ZERO };
+            Request { job, predicted: 60 * MIB, warm, aside: 0, alone: false, waited: Duration::ZERO };
         let wait = control.admit(&request, now).unwrap_err();
         assert!(matches!(wait, Wait::Room { needed: 0, fits: 0, .. }), "{wait:?}");
         assert_eq!(control.make_room(&wait, warm, now), [Order::Close(ContextId(2))]);
@@ -441,6 +469,7 @@ mod tests {
             job,
             predicted: 900 * MIB,
             warm: None,
+            aside: 0,
             alone: false,
             waited: Duration::ZERO,
         };
@@ -490,6 +519,7 @@ mod tests {
                 job,
                 predicted: 900 * MIB,
                 warm: None,
+                aside: 0,
                 alone: true,
                 waited: Duration::from_secs(60),
             };
@@ -504,5 +534,70 @@ mod tests {
         };
         assert_eq!(killed(2_000), Next::Later, "there was much more before the neighbour came");
         assert_eq!(killed(720), Next::Exceeded);
+    }
+    #[test]
+    fn a_neighbours_steps_are_learned_also_while_memory_of_ours_is_on_its_way_back() {
+        let at = Duration::from_millis;
+        let policy = Policy {
+            bounds: Bounds::default(),
+            floor: 128 * MIB,
+            cores: 1,
+            most: 2,
+            reaction: at(50),
+            back: at(100),
+        };
+        // Each 200 ms a renderer is killed, whose 200 MB are back 100 ms later; another
+        // grows as much meanwhile. A neighbour takes so much each 600 ms.
+        let learned = |step: u64| {
+            let mut control = Control::new(&policy);
+            let keep = |control: &Control| control.standing().reserve;
+            let mut kept = 0;
+            for ms in (0..3_000).step_by(25) {
+                let own = if ms % 200 < 100 { 300 } else { 300 + 2 * (ms % 200 - 100) };
+                let back = if ms % 200 < 100 { 200 - 2 * (ms % 200) } else { 0 };
+                let free = 3_000 - own - back - step * (ms / 600);
+                let (free, own) = (free * MIB, own * MIB);
+                let sample = Sample { at: at(ms), free, own, running: &[], idle: &[] };
+                if ms == 0 {
+                    control.sample(&sample, None);
+                    kept = keep(&control);
+                } else {
+                    control.sample_unsettled(&sample, None);
+                }
+            }
+            keep(&control).saturating_sub(kept) / MIB
+        };
+        assert_eq!(learned(0), 0, "what is on its way back is nobody's doing");
+        let learned = learned(150);
+        assert!((100..=320).contains(&learned), "{learned} MiB");
+    }
+
+    #[test]
+    fn that_another_limit_is_the_tightest_now_is_nobodys_doing() {
+        let at = Duration::from_millis;
+        let policy = Policy {
+            bounds: Bounds::default(),
+            floor: 0,
+            cores: 1,
+            most: 2,
+            reaction: at(50),
+            back: at(100),
+        };
+        let mut control = Control::new(&policy);
+        let mut look = |ms, free: u64, before: u64, used: u64| {
+            let (before, used) = (before * MIB, used * MIB);
+            control.set_elsewhere(Elsewhere { workers: 1, used, before, ..Elsewhere::default() });
+            let sample =
+                Sample { at: at(ms), free: free * MIB, own: 0, running: &[], idle: &[] };
+            control.sample(&sample, None);
+            control.standing().reserve / MIB
+        };
+        let kept = look(0, 500, 0, 0);
+        // Of the limit above, others use 400; then it is our own again.
+        assert_eq!(look(25, 500, 0, 400), kept);
+        assert_eq!(look(50, 500, 400, 400), kept);
+        assert_eq!(look(75, 500, 400, 0), kept);
+        // What a neighbour takes at that moment is seen all the same.
+        assert_eq!(look(100, 380, 0, 400), kept + 120);
     }
 }
