@@ -39,7 +39,7 @@ use crate::memory::predictor::{KINDS, Kind, Predictor};
 use crate::memory::probe::Probe;
 use crate::memory::sampler::{Pace, Sampler};
 use crate::memory::table::Record;
-use crate::memory::verdicts::{VERDICTS, Verdicts};
+use crate::memory::verdicts::{VERDICTS, Verdicts, read};
 use crate::renderer::assets::{Found, Shelf, shown};
 use crate::renderer::cdp::frame::{Frame, FrameDecoder, Message, parse as parse_frame};
 use crate::renderer::pdf::{Document, Stamp};

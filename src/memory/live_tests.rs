@@ -418,7 +418,7 @@ fn below_one_limit(free: u64) -> [tempfile::TempDir; 2] {
         std::os::unix::fs::symlink(shared.join(part), roots[1].path().join(part)).unwrap();
     }
     for (root, group) in roots.iter().zip(["one", "two"]) {
-        write(root, "meminfo", &format!("MemAvailable: {:>12} kB\n", 8_000_000 * 1024));
+        write(root, "meminfo", &format!("MemAvailable: {:>12} kB\n", 8_000_000_u64 * 1024));
         write(root, "self/cgroup", &format!("0::/shop/{group}\n"));
     }
     roots
