@@ -118,7 +118,11 @@ fn half_a_record_is_not_believed() {
     assert_eq!(one.hear(PLENTY, &[], at(0)).unwrap().promised, 100 * MIB);
     let torn = (7 * MIB).to_le_bytes();
     two.file.write_all_at(&torn, table::offset(two.slot) + 24).unwrap();
-    assert_eq!(one.hear(PLENTY, &[], at(1)).unwrap().promised, 100 * MIB, "the last good one stands");
+    assert_eq!(
+        one.hear(PLENTY, &[], at(1)).unwrap().promised,
+        100 * MIB,
+        "the last good one stands"
+    );
     two.say(owes(60), at(1_000)).unwrap();
     two.say(owes(60), at(2_000)).unwrap();
     assert_eq!(one.hear(PLENTY, &[], at(2_000)).unwrap().promised, 60 * MIB);
@@ -133,7 +137,9 @@ fn of_two_that_want_to_be_first_one_is() {
     two.say(first, at(0)).unwrap();
     assert!(one.hear(PLENTY, &[], at(0)).unwrap().first);
     one.say(first, at(0)).unwrap();
-    assert!(!one.hear(PLENTY, &[], at(0)).unwrap().first && two.hear(PLENTY, &[], at(0)).unwrap().first);
+    assert!(
+        !one.hear(PLENTY, &[], at(0)).unwrap().first && two.hear(PLENTY, &[], at(0)).unwrap().first
+    );
 }
 
 fn limit(group: u64, free: u64) -> Limit {
