@@ -55,8 +55,12 @@ impl fmt::Display for Class {
 /// again ends as poison.
 pub const BROWSER_DIED: &str = "browser_died";
 
-/// The kernel killed the job's renderer for want of memory.
+/// The kernel killed the job's renderer for want of memory: its browser's fence was full.
 pub const MEMORY_FENCE: &str = "memory_fence";
+
+/// The kernel killed the job's renderer for want of memory that others took. Not counted,
+/// since it was any renderer's turn; but what is killed again and again ends as poison.
+pub const MEMORY_KERNEL: &str = "memory_kernel";
 
 /// One failure: what failed, why, and what to do about it.
 ///

@@ -39,7 +39,7 @@ use crate::memory::predictor::{KINDS, Kind, Predictor};
 use crate::memory::probe::Probe;
 use crate::memory::sampler::{Pace, Sampler};
 use crate::memory::table::Record;
-use crate::memory::verdicts::{VERDICTS, Verdicts};
+use crate::memory::verdicts::{VERDICTS, Verdicts, read};
 use crate::renderer::assets::{Found, Shelf, shown};
 use crate::renderer::cdp::frame::{Frame, FrameDecoder, Message, parse as parse_frame};
 use crate::renderer::pdf::{Document, Stamp};
@@ -272,7 +272,7 @@ pub fn ledger(data: &[u8]) {
 
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     let mut verdicts = Verdicts::default();
-    verdicts.absorb(&lines);
+    verdicts.absorb(&read(&lines));
     assert!(lines.len() > VERDICTS || verdicts.too_big(&[0; 32], u64::MAX).is_none());
 
     if let Some(record) = Record::parse(data)

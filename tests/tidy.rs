@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 
 use tillroll::config::{DEFAULTS, KEYS};
 
+/// What a benchmark says of its goals.
+#[path = "../benches/governor/report.rs"]
+#[allow(clippy::print_stdout, dead_code, unreachable_pub, reason = "it is the benchmark's")]
+mod report;
+
 /// Longer files are split: nobody reads them to the end.
 const LONGEST_FILE: usize = 600;
 
@@ -358,4 +363,15 @@ fn literals_and_comments_are_no_code() {
     assert!(names("  redis::cmd()", "redis::"));
     assert!(!names("crate::queue::redis::open()", "redis::"));
     assert!(!names("my_println!()", "println!") && names("println!()", "println!"));
+}
+
+#[test]
+fn a_benchmark_whose_goal_was_missed_fails() {
+    report::goal("reached", "1", "at least 1", true);
+    assert_eq!(report::missed(), 0);
+    report::goal("not reached", "1", "at least 2", false);
+    report::goal("reached", "2", "at least 2", true);
+    assert_eq!(report::missed(), 1);
+    let main = std::fs::read_to_string(root().join("benches/governor/main.rs")).unwrap();
+    assert!(main.contains("if report::missed() > 0 {\n        std::process::exit(1);"));
 }

@@ -15,7 +15,7 @@
 //!
 //! `KEY=VALUE` among the words is a setting of the workers: `renderer.nice=0` where other
 //! programs are busy. It needs to make control groups: root, as a rule. What it starts it also ends, and
-//! each wait has an end. Logs of the workers: `target/governor/`.
+//! each wait has an end. It fails after all of it where a goal was missed. Logs of the workers: `target/governor/`.
 
 #![allow(
     clippy::unwrap_used,
@@ -89,5 +89,8 @@ fn measure(words: &[String]) {
         if wanted.is_empty() || wanted.contains(&name) {
             part(&settings);
         }
+    }
+    if report::missed() > 0 {
+        std::process::exit(1);
     }
 }

@@ -1,5 +1,9 @@
 //! Figures beside their goals.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+static MISSED: AtomicUsize = AtomicUsize::new(0);
+
 /// Prints a table's head.
 pub(crate) fn section(title: &str) {
     println!("\n## {title}\n\n| what | figure | goal | |\n|---|---|---|---|");
@@ -10,10 +14,20 @@ pub(crate) fn figure(what: &str, figure: &str) {
     println!("| {what} | {figure} | | |");
 }
 
-/// A figure, its goal, and whether it is reached.
+/// A figure, its goal, and whether it is reached; see [`missed`].
 pub(crate) fn goal(what: &str, figure: &str, goal: &str, reached: bool) {
+    MISSED.fetch_add(usize::from(!reached), Ordering::Relaxed);
     let mark = if reached { "reached" } else { "MISSED" };
     println!("| {what} | {figure} | {goal} | {mark} |");
+}
+
+/// How many goals were not reached until now. Said at the end, which is to fail then.
+pub(crate) fn missed() -> usize {
+    let missed = MISSED.load(Ordering::Relaxed);
+    if missed > 0 {
+        println!("\ngoals that were missed: {missed}");
+    }
+    missed
 }
 
 pub(crate) fn median(values: &[f64]) -> f64 {

@@ -17,8 +17,7 @@ use super::control::{Control, Order, Policy};
 use super::ladder::FAT;
 use super::live::{Asked, Footprint, Waiting};
 use super::predictor::{Kind, Predictor};
-use super::probe::Memory;
-use super::sampler::Counters;
+use super::sampler::{Counters, Limit};
 use super::share::{OWED_FOR, Said, Share, ShareError};
 use super::terms::{Admitted, ContextId, Elsewhere, JobId, Kill, Left, Request, Wait};
 use super::verdicts::Verdicts;
@@ -33,7 +32,12 @@ const ABANDONED: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) asked: Asked,
+    /// What its renderer is expected to use.
     pub(super) predicted: u64,
+    /// The same, or what it is to have alone.
+    pub(super) needs: u64,
+    /// What the worker itself will hold for it.
+    pub(super) aside: u64,
     pub(super) alone: bool,
     pub(super) since: Instant,
     /// Why it waits; `None` once it was let in.
@@ -82,6 +86,8 @@ pub(super) struct State {
     pub(super) contexts: HashMap<ContextId, Held>,
     pub(super) jobs: BTreeMap<JobId, Job>,
     pub(super) predictor: Predictor,
+    /// The same of the bytes of PDFs.
+    pub(super) printed: Predictor,
     pub(super) verdicts: Verdicts,
     /// Documents that outgrew their prediction, and what they run with, alone.
     pub(super) outgrown: Verdicts,
@@ -89,10 +95,12 @@ pub(super) struct State {
     pub(super) turn: u64,
     pub(super) used: u64,
     pub(super) counters: Counters,
-    /// What was measured last.
-    pub(super) memory: Memory,
-    /// Under which limit this worker is.
-    pub(super) scope: u64,
+    /// What the machine had when it was measured last.
+    pub(super) available: u64,
+    /// The limits above this worker, and what each left.
+    pub(super) limits: Vec<Limit>,
+    /// What the worker may still take for results that are not settled.
+    pub(super) unsettled: u64,
     /// The ledger that workers share, or why there is none.
     pub(super) share: Result<Share, String>,
     /// Whether the sampling thread sleeps long.
@@ -115,14 +123,16 @@ impl State {
             contexts: HashMap::new(),
             jobs: BTreeMap::new(),
             predictor: Predictor::new(),
+            printed: Predictor::new(),
             verdicts: Verdicts::default(),
             outgrown: Verdicts::default(),
             next: 1,
             turn: 0,
             used: 0,
             counters: Counters::default(),
-            memory: Memory { available: 0, cgroup: None },
-            scope: 0,
+            available: 0,
+            limits: Vec::new(),
+            unsettled: 0,
             share: share.map_err(|error| unshared(&error)),
             slow: false,
             last_left: Instant::now(),
@@ -229,7 +239,7 @@ impl State {
         job.left = true;
         let kind = Kind::new(&job.asked.tenant, &job.asked.features);
         let (markup, predicted, base, began) =
-            (job.asked.features.markup, job.predicted, job.base, job.began);
+            (job.asked.features.markup, job.needs, job.base, job.began);
         // A cold page is slower by itself: it says nothing about the cores.
         if let Some((began, true)) = began.filter(|_| keep) {
             let standing = self.control.standing();
@@ -253,14 +263,19 @@ impl State {
     }
 
     pub(super) fn enter(&mut self, id: JobId, now: Duration) -> (Result<(), Wait>, Vec<Deed>) {
+        self.look_again(id);
         let Some(job) = self.jobs.get(&id) else { return (Ok(()), Vec::new()) };
+        if job.asked.bulk && self.bulk_is_full(id) {
+            self.answered(id, Err(Wait::Kept));
+            return (Err(Wait::Kept), Vec::new());
+        }
         // Scripts run in a fresh context, whatever is warm.
         let fresh = job.asked.features.scripts;
         let warm = if fresh { None } else { self.warm(&job.asked.tenant) };
         let browser = if job.browser && warm.is_none() { BROWSER_BYTES } else { 0 };
-        let predicted = job.predicted.saturating_add(browser);
+        let predicted = job.needs.saturating_add(browser);
         let (alone, waited) = (job.alone, job.since.elapsed());
-        let request = Request { job: id, predicted, warm, alone, waited };
+        let request = Request { job: id, predicted, warm, aside: job.aside, alone, waited };
         let answer = self.promise(&request, now);
         let mut deeds = Vec::new();
         if let Err(wait) = &answer {
@@ -270,19 +285,59 @@ impl State {
         if let (Ok(_), Some(held)) = (&answer, warm.and_then(|warm| self.contexts.get_mut(&warm))) {
             held.state = Use::Idle { reserved: Some(id) };
         }
+        let answer = answer.map(drop);
+        self.answered(id, answer);
+        (answer, deeds)
+    }
+
+    fn answered(&mut self, id: JobId, answer: Result<(), Wait>) {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.entered = answer.is_ok();
             job.wait = answer.err();
         }
-        (answer.map(drop), deeds)
+    }
+
+    /// What became of its document elsewhere while it waited: it outgrew its prediction, or
+    /// was rendered after all.
+    fn look_again(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let Some(digest) = job.asked.digest else { return };
+        let alone = job.asked.alone.max(self.outgrown.too_big(&digest, 0));
+        (job.needs, job.alone) = (alone.unwrap_or(job.predicted), alone.is_some());
+    }
+
+    /// Whether bulk has all the slots that it may have: where there is more than one, one is
+    /// kept for somebody who waits. Who waited longer for one of them goes first, so that
+    /// the small ones do not always slip by.
+    fn bulk_is_full(&self, id: JobId) -> bool {
+        let slots = self.control.slots();
+        let before = |other: &JobId, job: &Job| job.renders() || *other < id && job.is_kept();
+        let bulk = self.jobs.iter().filter(|(other, job)| job.asked.bulk && before(other, job));
+        slots > 1 && bulk.count() >= slots - 1
+    }
+
+    /// A job's PDF has so many bytes: those are known, and what the worker still takes for
+    /// them is promised until they are settled.
+    pub(super) fn printed(&mut self, id: JobId, bytes: u64, more: u64) {
+        if let Some(job) = self.jobs.get(&id) {
+            self.printed.observe(&Kind::new(&job.asked.tenant, &job.asked.features), bytes);
+        }
+        self.control.printed(id);
+        self.unsettled = self.unsettled.saturating_add(more);
+        self.control.set_aside(self.unsettled);
+    }
+
+    pub(super) fn settled(&mut self, more: u64) {
+        self.unsettled = self.unsettled.saturating_sub(more);
+        self.control.set_aside(self.unsettled);
     }
 
     /// Lets a job in. What it would owe is said before it is looked what others owe; see
     /// [`super::share`].
     fn promise(&mut self, request: &Request, now: Duration) -> Result<Admitted, Wait> {
         if let Ok(share) = &mut self.share {
-            let intended = share.intend(request.predicted);
-            let heard = intended.and_then(|()| share.hear(self.memory, now));
+            let intended = share.intend(request.predicted.saturating_add(request.aside));
+            let heard = intended.and_then(|()| share.hear(self.available, &self.limits, now));
             self.heard(heard);
             let others = self.control.elsewhere().workers > 0;
             if others && self.control.is_stale(OWED_FOR, now) {
@@ -298,7 +353,7 @@ impl State {
     /// Takes in what other workers on this machine say.
     pub(super) fn hear(&mut self, now: Duration) {
         if let Ok(share) = &mut self.share {
-            let heard = share.hear(self.memory, now);
+            let heard = share.hear(self.available, &self.limits, now);
             self.heard(heard);
         }
     }
@@ -321,7 +376,6 @@ impl State {
             idle: u32::try_from(self.contexts.values().filter(|held| !busy(held)).count())
                 .unwrap_or(u32::MAX),
             first: self.control.is_first(now),
-            scope: self.scope,
         };
         if let Err(error) = share.say(said, now) {
             self.unshare(&error);
@@ -388,11 +442,14 @@ fn unshared(error: &ShareError) -> String {
 }
 
 impl Job {
-    pub(super) fn new(asked: Asked, predicted: u64, alone: bool) -> Self {
+    pub(super) fn new(asked: Asked, predicted: u64, aside: u64) -> Self {
+        let alone = asked.alone;
         Self {
             asked,
             predicted,
-            alone,
+            needs: alone.unwrap_or(predicted),
+            aside,
+            alone: alone.is_some(),
             since: Instant::now(),
             wait: None,
             entered: false,
@@ -412,6 +469,16 @@ impl Job {
         self.wait.is_some()
     }
 
+    /// Whether it has one of the slots.
+    fn renders(&self) -> bool {
+        self.entered && !self.left && self.killed.is_none() && self.abandoned.is_none()
+    }
+
+    fn is_kept(&self) -> bool {
+        self.wait == Some(Wait::Kept)
+    }
+
+    /// Whether it waits and is to take no slot meanwhile. Who waits for any slot is next anyway.
     pub(super) fn waits_for_memory(&self) -> bool {
         self.wait.as_ref().is_some_and(|wait| !matches!(wait, Wait::Slots { .. }))
     }
@@ -419,7 +486,7 @@ impl Job {
     pub(super) fn waiting(&self) -> Option<Waiting> {
         Some(Waiting {
             job: self.asked.name.clone(),
-            predicted_bytes: self.predicted,
+            predicted_bytes: self.needs,
             waited_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
             why: self.wait?.to_string(),
         })

@@ -151,15 +151,26 @@ impl Control {
 
     /// Takes in a measurement and, where they were read, the kernel's counters.
     pub fn sample(&mut self, sample: &Sample<'_>, stalls: Option<Stalls>) -> Vec<Order> {
-        // What other workers take was promised, as what ours takes was.
-        let own = sample.own.saturating_add(self.ledger.elsewhere().used);
-        self.reserve.observe(sample.free, own, sample.at);
-        self.sample_unsettled(sample, stalls)
+        self.learn(sample, Reserve::observe);
+        self.decide(sample, stalls)
     }
 
     /// The same while a process's memory is on its way back: it is counted neither
     /// as free nor as used for a moment, and must not be taken for what others took.
     pub fn sample_unsettled(&mut self, sample: &Sample<'_>, stalls: Option<Stalls>) -> Vec<Order> {
+        self.learn(sample, Reserve::observe_unsettled);
+        self.decide(sample, stalls)
+    }
+
+    fn learn(&mut self, sample: &Sample<'_>, observe: fn(&mut Reserve, u64, u64, Duration)) {
+        // What other workers take was promised, as what ours takes was.
+        let Elsewhere { used, before, .. } = self.ledger.elsewhere();
+        observe(&mut self.reserve, sample.free, sample.own.saturating_add(before), sample.at);
+        // Another limit may be the tightest now, of which they use more or less.
+        self.reserve.recount(before, used);
+    }
+
+    fn decide(&mut self, sample: &Sample<'_>, stalls: Option<Stalls>) -> Vec<Order> {
         let now = sample.at;
         self.ledger.set_lines(self.reserve.lines_beside(self.ledger.beyond_budget(), now));
         let mut orders: Vec<Order> =
@@ -193,6 +204,7 @@ impl Control {
         for order in &mut orders {
             if let Order::Kill(kill) = order {
                 kill.usual = self.usual.most().max(kill.budget);
+                kill.kept = kill.kept.saturating_add(lines.growth);
             }
         }
         self.blame(relief.pressure, &orders);
@@ -297,6 +309,22 @@ impl Control {
         self.ledger.withdraw(job);
     }
 
+    /// So much the worker may still take for jobs that have ended.
+    pub fn set_aside(&mut self, bytes: u64) {
+        self.ledger.set_aside(bytes);
+    }
+
+    /// A job's document is printed; see [`Ledger::printed`].
+    pub fn printed(&mut self, job: JobId) {
+        self.ledger.printed(job);
+    }
+
+    /// The most renders at once.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.concurrency.slots()
+    }
+
     /// A job does not have the context that was kept for it; see [`Ledger::moved`].
     pub fn moved(&mut self, job: JobId) {
         self.ledger.moved(job);
@@ -395,125 +423,5 @@ impl Control {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::terms::Next;
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-
-    #[test]
-    fn a_job_whose_context_has_all_it_needs_makes_room_for_the_reserve() {
-        let now = Duration::ZERO;
-        let policy = Policy {
-            bounds: Bounds::default(),
-            floor: 128 * MIB,
-            cores: 1,
-            most: 2,
-            reaction: Duration::from_millis(50),
-            back: Duration::from_millis(100),
-        };
-        let mut control = Control::new(&policy);
-        for context in 1..=3 {
-            control.opened(ContextId(context), 70 * MIB);
-        }
-        let free = 140 * MIB;
-        let sample = Sample { at: now, free, own: 0, running: &[], idle: &[] };
-        control.sample(&sample, None);
-        let warm = Some(ContextId(1));
-        let job = JobId(1);
-        let request =
-            Request { job, predicted: 60 * MIB, warm, alone: false, waited: Duration::ZERO };
-        let wait = control.admit(&request, now).unwrap_err();
-        assert!(matches!(wait, Wait::Room { needed: 0, fits: 0, .. }), "{wait:?}");
-        assert_eq!(control.make_room(&wait, warm, now), [Order::Close(ContextId(2))]);
-        assert!(control.make_room(&wait, warm, now).is_empty(), "once is enough");
-    }
-
-    #[test]
-    fn after_a_lone_job_was_killed_the_next_is_let_in_as_soon_as_its_memory_is_back() {
-        let at = Duration::from_millis;
-        let policy = Policy {
-            bounds: Bounds::default(),
-            floor: 128 * MIB,
-            cores: 1,
-            most: 2,
-            reaction: at(50),
-            back: at(100),
-        };
-        let mut control = Control::new(&policy);
-        let job = JobId(1);
-        let sample = |control: &mut Control, ms, free: u64, used: &[(JobId, u64)]| {
-            let own = used.iter().map(|(_, used)| used).sum();
-            let (free, running) = (free * MIB, used);
-            control.sample(&Sample { at: at(ms), free, own, running, idle: &[] }, None)
-        };
-        sample(&mut control, 0, 700, &[]);
-        let request = |job| Request {
-            job,
-            predicted: 900 * MIB,
-            warm: None,
-            alone: false,
-            waited: Duration::ZERO,
-        };
-        assert_eq!(control.admit(&request(job), at(0)), Ok(Admitted { alone: true }));
-        sample(&mut control, 25, 400, &[(job, 300 * MIB)]);
-        let orders = sample(&mut control, 50, 30, &[(job, 670 * MIB)]);
-        let killed =
-            |order: &Order| matches!(order, Order::Kill(kill) if kill.blame == Blame::Document);
-        assert!(orders.iter().any(killed), "{orders:?}");
-        control.release(job, Left::Closing, None, at(60));
-        control.gone(job, at(70));
-        let mut pressure = Vec::new();
-        for ms in (75..700).step_by(25) {
-            sample(&mut control, ms, 700, &[]);
-            pressure.push((ms, control.standing().pressure));
-        }
-        let calm = pressure.iter().find(|(_, pressure)| *pressure == Pressure::Nominal);
-        assert!(calm.is_some_and(|(ms, _)| *ms <= 550), "{pressure:?}");
-    }
-
-    #[test]
-    fn a_lone_job_beside_a_neighbour_that_holds_much_runs_again_later() {
-        let at = Duration::from_millis;
-        let policy = Policy {
-            bounds: Bounds::default(),
-            floor: 128 * MIB,
-            cores: 1,
-            most: 2,
-            reaction: at(50),
-            back: at(100),
-        };
-        let killed = |free_before: u64| {
-            let mut control = Control::new(&policy);
-            let sample = |control: &mut Control, ms, free: u64, used: &[(JobId, u64)]| {
-                let own = used.iter().map(|(_, used)| used).sum();
-                let (free, running) = (free * MIB, used);
-                control.sample(&Sample { at: at(ms), free, own, running, idle: &[] }, None)
-            };
-            for ms in (0..3_000).step_by(25) {
-                sample(&mut control, ms, free_before, &[]);
-            }
-            for ms in (3_000..9_000).step_by(25) {
-                sample(&mut control, ms, 700, &[]);
-            }
-            let job = JobId(1);
-            let request = Request {
-                job,
-                predicted: 900 * MIB,
-                warm: None,
-                alone: true,
-                waited: Duration::from_secs(60),
-            };
-            assert_eq!(control.admit(&request, at(9_000)), Ok(Admitted { alone: true }));
-            sample(&mut control, 9_025, 400, &[(job, 300 * MIB)]);
-            let orders = sample(&mut control, 9_050, 30, &[(job, 670 * MIB)]);
-            let kill = orders.iter().find_map(|order| match order {
-                Order::Kill(kill) => Some(*kill),
-                _ => None,
-            });
-            kill.expect("it is killed").next()
-        };
-        assert_eq!(killed(2_000), Next::Later, "there was much more before the neighbour came");
-        assert_eq!(killed(720), Next::Exceeded);
-    }
-}
+#[path = "control_tests.rs"]
+mod tests;

@@ -64,6 +64,7 @@ async fn to_watch_sixty_four_contexts_takes_a_hundredth_of_a_core() {
             name: "acme/r".to_owned(),
             tenant: Arc::clone(&tenant),
             features: Features::default(),
+            bytes: 0,
             digest: None,
             alone: None,
             bulk: false,

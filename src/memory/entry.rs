@@ -30,6 +30,8 @@ pub(super) struct Entry {
     pub(super) peak: u64,
     /// Bytes a second that it grew by between the last two samples.
     pub(super) speed: u64,
+    /// What the worker itself will hold for it; see [`super::terms::Request`].
+    pub(super) aside: u64,
     /// Whether a sample has shown it: before that, what it uses is old or unknown.
     pub(super) seen: bool,
     pub(super) alone: bool,
@@ -42,8 +44,13 @@ impl Entry {
     pub(super) fn debit(&self) -> u64 {
         match self.phase {
             Phase::Gone(_) => 0,
-            Phase::Running | Phase::Returning { .. } => self.granted.saturating_sub(self.used),
+            Phase::Running | Phase::Returning { .. } => self.rest().saturating_add(self.aside),
         }
+    }
+
+    /// What its renderer may still take.
+    pub(super) fn rest(&self) -> u64 {
+        self.granted.saturating_sub(self.used)
     }
 
     pub(super) fn kill(&mut self, blame: Blame, budget: u64, now: Duration) -> Kill {
@@ -56,6 +63,8 @@ impl Entry {
             predicted: self.predicted,
             budget,
             usual: budget,
+            kept: self.aside,
+            speed: self.speed,
         }
     }
 

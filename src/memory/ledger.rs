@@ -68,6 +68,8 @@ pub struct Ledger {
     sampled: Duration,
     /// What other workers on this machine promised.
     elsewhere: Elsewhere,
+    /// What the worker holds for jobs that have ended.
+    aside: u64,
     /// In the order of admission.
     entries: Vec<Entry>,
     /// Least recently used first.
@@ -89,6 +91,7 @@ impl Ledger {
             own: 0,
             sampled: Duration::ZERO,
             elsewhere: Elsewhere::default(),
+            aside: 0,
             entries: Vec::new(),
             idle: Vec::new(),
             closing: Vec::new(),
@@ -115,6 +118,16 @@ impl Ledger {
     #[must_use]
     pub fn elsewhere(&self) -> Elsewhere {
         self.elsewhere
+    }
+
+    /// So much the worker may still take for jobs that have ended.
+    pub fn set_aside(&mut self, bytes: u64) {
+        self.aside = bytes;
+    }
+
+    /// A job's document is printed: what the worker still takes for it is told of otherwise.
+    pub fn printed(&mut self, job: JobId) {
+        self.entries.iter_mut().filter(|entry| entry.job == job).for_each(|entry| entry.aside = 0);
     }
 
     /// When the last sample began.
@@ -182,10 +195,10 @@ impl Ledger {
         u64::try_from(beyond).unwrap_or(0)
     }
 
-    /// What running and returning jobs may still take.
+    /// What running and returning jobs may still take, and the worker for those that ended.
     #[must_use]
     pub fn outstanding(&self) -> u64 {
-        self.entries.iter().map(Entry::debit).sum()
+        self.entries.iter().map(Entry::debit).fold(self.aside, u64::saturating_add)
     }
 
     /// Jobs that render.
@@ -207,7 +220,7 @@ impl Ledger {
         let held: u64 = self.entries.iter().map(|entry| entry.used).sum();
         let within = |budget| signed(budget) - signed(self.own);
         // What other workers use may come back to the machine, not to our budget.
-        let free = signed(self.free) + signed(self.elsewhere.used);
+        let free = signed(self.free) + signed(self.elsewhere.back);
         let most = free.min(self.bounds.budget.map_or(i64::MAX, within));
         let back = signed(self.idle_bytes() + held) - signed(self.bounds.kept);
         let all = most - signed(self.lines.hard) + back;
@@ -265,7 +278,7 @@ impl Ledger {
         let base = request.warm.map_or(0, |context| self.footprint(context));
         let last = request.warm.and_then(|context| self.last_job_of(context));
         let granted = last.map_or(0, |entry| entry.granted).max(request.predicted);
-        let needed = granted.saturating_sub(base);
+        let needed = granted.saturating_sub(base).saturating_add(request.aside);
         let room = self.headroom() + signed(last.map_or(0, Entry::debit));
         let nothing_runs = self.nothing_runs();
         let fits = signed(needed) <= room;
@@ -316,6 +329,7 @@ impl Ledger {
             used: base,
             peak: base,
             speed: 0,
+            aside: request.aside,
             seen: false,
             alone,
             budget,
@@ -502,7 +516,7 @@ impl Ledger {
         running
             .map(|entry| {
                 let grows = bytes_in(entry.speed, back);
-                if entry.excess() > 0 { grows } else { grows.min(entry.debit()) }
+                if entry.excess() > 0 { grows } else { grows.min(entry.rest()) }
             })
             .sum()
     }
@@ -523,7 +537,7 @@ impl Ledger {
             // One that ran alone had everything: it is to blame unless it would
             // have fitted into what there was when it began.
             let too_big = match entry.alone {
-                true => entry.used + lines.growth > entry.budget,
+                true => entry.used + lines.growth + entry.aside > entry.budget,
                 false => entry.excess() > 0,
             };
             let blame = if too_big { Blame::Document } else { Blame::Neighbours };

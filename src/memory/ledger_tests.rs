@@ -27,6 +27,7 @@ fn job(number: u64, predicted: u64) -> Request {
         job: JobId(number),
         predicted: predicted * MIB,
         warm: None,
+        aside: 0,
         alone: false,
         waited: Duration::ZERO,
     }
@@ -341,4 +342,43 @@ fn a_job_that_lost_the_context_kept_for_it_grows_from_nothing() {
     ledger.release(JobId(1), Left::Closing, None, at(60));
     ledger.moved(JobId(1));
     assert_eq!(ledger.outstanding(), 30 * MIB, "what has ended stays as it was");
+}
+
+#[test]
+fn what_the_worker_holds_for_a_job_is_promised_until_its_pdf_is_settled() {
+    let mut ledger = ledger(500);
+    assert!(admit(&mut ledger, 1, 50, 1));
+    let with = |aside: u64| Request { aside: aside * MIB, ..job(2, 250) };
+    let wait = ledger.admit(&with(101), at(1)).unwrap_err();
+    assert!(matches!(wait, Wait::Room { needed, short: MIB, .. } if needed == 351 * MIB), "{wait}");
+    assert!(ledger.admit(&with(100), at(1)).is_ok());
+    assert_eq!((ledger.outstanding(), ledger.fits().now), (400 * MIB, 0));
+    // A renderer that has all that it was to have leaves it untouched.
+    look(&mut ledger, 25, 200, &[(1, 50), (2, 250)]);
+    assert_eq!(ledger.outstanding(), 100 * MIB);
+    ledger.set_aside(60 * MIB);
+    ledger.printed(JobId(2));
+    assert_eq!(ledger.outstanding(), 60 * MIB);
+    ledger.release(JobId(2), Left::Closing, None, at(30));
+    ledger.gone(JobId(2), at(40));
+    look(&mut ledger, 50, 450, &[(1, 50)]);
+    assert_eq!((ledger.outstanding(), ledger.fits().now), (60 * MIB, 290 * MIB));
+    ledger.set_aside(0);
+    assert_eq!(ledger.fits().now, 350 * MIB);
+}
+
+#[test]
+fn a_lone_job_that_leaves_no_room_for_its_pdf_is_to_blame() {
+    let blame = |aside| {
+        let mut ledger = ledger(500);
+        let request = Request { alone: true, aside, ..job(1, 900) };
+        assert!(ledger.admit(&request, at(1)).is_ok());
+        look(&mut ledger, 25, 45, &[(1, 400)]);
+        look(&mut ledger, 50, 30, &[(1, 400)]);
+        let kills = ledger.victims(at(100), at(50));
+        assert_eq!((kills[0].kept, kills[0].budget), (aside, 460 * MIB));
+        kills[0].blame
+    };
+    assert_eq!(blame(0), Blame::Neighbours);
+    assert_eq!(blame(60 * MIB), Blame::Document);
 }

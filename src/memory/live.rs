@@ -39,6 +39,16 @@ use super::watcher;
 pub const REACTION: Duration = Duration::from_millis(50);
 /// The time in which a killed renderer's memory comes back.
 pub const BACK: Duration = Duration::from_millis(100);
+/// Copies of a document with its assets that the worker makes to send it: escaped, and
+/// in a frame that grows by doubling.
+const DOCUMENT_COPIES: u64 = 4;
+/// Copies of a PDF that it has at the same time at most: the frame (four bytes of base64
+/// for three, in a buffer that may be twice as large) and decoded, then decoded and
+/// finished, then as in [`SETTLED_COPIES`].
+const RESULT_COPIES: u64 = 4;
+/// What it takes beside a finished PDF until that is settled: the reply and what is sent
+/// of it, each perhaps in base64.
+const SETTLED_COPIES: u64 = 3;
 /// Contexts that are told of to operators.
 const CONTEXTS_SHOWN: usize = 32;
 /// Waiting jobs that are told of to operators.
@@ -63,7 +73,9 @@ pub struct Asked {
     pub tenant: Arc<str>,
     /// What was counted in its document.
     pub features: Features,
-    /// What it is known by, where that was computed; see [`Live::has_records`].
+    /// Bytes of the document and of what it brings along.
+    pub bytes: u64,
+    /// What it is known by, where that was computed; see [`Live::may_know`].
     pub digest: Option<Digest>,
     /// What it is to have, alone, where it outgrew what it was given before, in bytes.
     pub alone: Option<u64>,
@@ -239,11 +251,12 @@ impl Live {
         state.jobs.values().filter(|job| job.asked.bulk && job.waits_for_memory()).count()
     }
 
-    /// Whether documents are known by what they are: only then a digest is of use.
+    /// Whether a document of so many bytes may be known by what it is: only then its
+    /// digest is of use.
     #[must_use]
-    pub fn has_records(&self) -> bool {
+    pub fn may_know(&self, bytes: u64) -> bool {
         let state = self.state();
-        !state.verdicts.is_empty() || !state.outgrown.is_empty()
+        state.verdicts.has_length(bytes) || state.outgrown.has_length(bytes)
     }
 
     /// Changes what the operator allows.
@@ -293,7 +306,10 @@ impl Live {
 
     /// Takes in other workers' verdicts, oldest first.
     pub fn judge(&self, lines: &[String]) {
-        self.state().verdicts.absorb(lines);
+        let told = verdicts::read(lines);
+        self.state().verdicts.absorb(&told);
+        // It may be about one that waits.
+        self.tell();
     }
 
     /// What is known of footprints, as text of at most `bytes`, for other workers.
@@ -313,12 +329,12 @@ impl Live {
         let mut state = self.state();
         let kind = Kind::new(&asked.tenant, &asked.features);
         let predicted = state.predictor.predict(&kind, &asked.features);
-        let outgrown = asked.digest.and_then(|digest| state.outgrown.too_big(&digest, 0));
-        let alone = asked.alone.max(outgrown);
+        let printed = state.printed.expected(&kind, asked.features.printed(asked.bytes));
+        let aside = asked.bytes.saturating_mul(DOCUMENT_COPIES);
+        let aside = aside.saturating_add(printed.saturating_mul(RESULT_COPIES));
         let job = JobId(state.next);
         state.next += 1;
-        let (needs, alone) = (alone.unwrap_or(predicted), alone.is_some());
-        state.jobs.insert(job, Job::new(asked, needs, alone));
+        state.jobs.insert(job, Job::new(asked, predicted, aside));
         drop(state);
         Ticket { live: self.clone(), job }
     }
@@ -452,6 +468,23 @@ impl Ticket {
         answer
     }
 
+    /// What its document is known by, where that came to be of use while it waits.
+    pub fn is_known_by(&self, digest: Digest) {
+        if let Some(job) = self.live.state().jobs.get_mut(&self.job) {
+            job.asked.digest = Some(digest);
+        }
+    }
+
+    /// Its PDF is there, of so many bytes. What the worker still takes for it stays
+    /// promised as long as [`Printed`] is held.
+    #[must_use]
+    pub fn printed(&self, bytes: usize) -> Printed {
+        let bytes = bytes as u64;
+        let more = bytes.saturating_mul(SETTLED_COPIES);
+        self.live.state().printed(self.job, bytes, more);
+        Printed { live: self.live.clone(), more }
+    }
+
     /// The renderer has answered: if it told of no context until now, there is none
     /// (the document was refused, say), and what was promised is free at once.
     pub fn answered(&self) {
@@ -467,15 +500,44 @@ impl Ticket {
     }
 
     /// The kernel killed its renderer before anybody here could: the document runs
-    /// alone next time. Returns what it was last seen to use, and what it is to have then.
+    /// alone next time.
     #[must_use]
-    pub fn fenced(&self, digest: Digest) -> Option<(Option<u64>, u64)> {
+    pub fn fenced(&self, digest: Digest) -> Option<Fenced> {
+        let limit = self.live.fences().and_then(|fences| fences.standing().limit_bytes);
         let mut state = self.live.state();
         let job = state.jobs.get(&self.job)?;
         let used = job.context.and_then(|context| state.contexts.get(&context)).map(|c| c.used);
-        let needs = job.predicted.max(used.unwrap_or(0)).saturating_mul(2);
+        let predicted = job.needs;
+        let needs = predicted.max(used.unwrap_or(0)).saturating_mul(2);
         state.outgrown.note(digest, needs);
-        Some((used, needs))
+        Some(Fenced { used, predicted, limit, needs })
+    }
+}
+
+/// What is known of a job whose renderer the kernel killed in its fence, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fenced {
+    /// What it was last seen to use.
+    pub used: Option<u64>,
+    /// What it was predicted to use.
+    pub predicted: u64,
+    /// The limit of its browser's fence.
+    pub limit: Option<u64>,
+    /// What it is to have, alone, next time.
+    pub needs: u64,
+}
+
+/// A PDF that is not settled; see [`Ticket::printed`].
+#[derive(Debug)]
+pub struct Printed {
+    live: Live,
+    more: u64,
+}
+
+impl Drop for Printed {
+    fn drop(&mut self) {
+        self.live.state().settled(self.more);
+        self.live.tell();
     }
 }
 

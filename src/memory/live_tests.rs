@@ -11,6 +11,8 @@ const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 const PID: u32 = 4_000_001;
 const PLACE: ContextId = ContextId(1);
+/// Of the document whose digest is all sevens.
+const LENGTH: u64 = 0x0707_0707_0707_0707;
 
 /// A machine whose free memory and whose one renderer are files.
 struct Machine {
@@ -64,6 +66,7 @@ fn asked(name: &str, rows: u64) -> Asked {
         name: name.to_owned(),
         tenant: "acme".into(),
         features: Features { markup: rows * 128, ..Features::default() },
+        bytes: 0,
         digest: None,
         alone: None,
         bulk: false,
@@ -125,13 +128,14 @@ fn a_renderer_that_takes_all_is_killed_and_its_job_runs_alone_then_ends() {
 
     // Its context is not kept, and its document is known from now on.
     assert!(!machine.live.left(JobId(ticket.number()), PLACE, true));
-    assert!(!machine.live.has_records());
+    assert!(!machine.live.may_know(LENGTH));
     machine.live.outgrew([7; 32], &kill);
-    assert!(machine.live.has_records());
+    assert!(machine.live.may_know(LENGTH));
     let again = machine.live.ask(Asked {
         name: "acme/a".to_owned(),
         tenant: "acme".into(),
         features: Features::default(),
+        bytes: 0,
         digest: Some([7; 32]),
         alone: None,
         bulk: false,
@@ -148,7 +152,7 @@ fn a_renderer_that_takes_all_is_killed_and_its_job_runs_alone_then_ends() {
     machine.live.outgrew([7; 32], &exceeded);
     assert!(machine.live.too_big(&[7; 32]).is_some_and(|(reached, _)| reached >= kill.used));
     machine.live.acquit(&[7; 32]);
-    assert!(!machine.live.has_records());
+    assert!(!machine.live.may_know(LENGTH));
 }
 
 #[test]
@@ -185,6 +189,7 @@ fn a_large_job_waits_until_the_idle_contexts_are_closed_for_it() {
         name: "other/large".to_owned(),
         tenant: "other".into(),
         features: Features { markup: 640 << 10, ..Features::default() },
+        bytes: 0,
         digest: None,
         alone: None,
         bulk: false,
@@ -396,4 +401,129 @@ fn a_fat_context_is_trimmed_once_it_rests_and_a_very_fat_one_at_once() {
     assert!(!after(held(300, idle, true), 500), "once is enough");
     assert!(!after(held(300, Use::Busy(JobId(1)), false), 500));
     assert!(!after(held(80, idle, false), 9_000));
+}
+
+/// Two workers in control groups of their own, below one that leaves `free` MiB to both.
+fn below_one_limit(free: u64) -> [tempfile::TempDir; 2] {
+    let roots = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let shared = roots[0].path();
+    std::fs::create_dir_all(shared.join("dev/shm")).unwrap();
+    for (group, limit) in [("shop", free), ("shop/one", free - 1), ("shop/two", free - 1)] {
+        let dir = shared.join("sys/fs/cgroup").join(group);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("memory.max"), (limit * MIB).to_string()).unwrap();
+        std::fs::write(dir.join("memory.current"), "0").unwrap();
+    }
+    for part in ["dev", "sys"] {
+        std::os::unix::fs::symlink(shared.join(part), roots[1].path().join(part)).unwrap();
+    }
+    for (root, group) in roots.iter().zip(["one", "two"]) {
+        write(root, "meminfo", &format!("MemAvailable: {:>12} kB\n", 8_000_000_u64 * 1024));
+        write(root, "self/cgroup", &format!("0::/shop/{group}\n"));
+    }
+    roots
+}
+
+#[test]
+fn two_workers_under_limits_of_their_own_share_the_one_above_both() {
+    let machine = Machine::new(8_000);
+    let first = machine.ask("acme/r", 2_000);
+    first.enter().unwrap();
+    let standing = machine.live.report().standing;
+    let (one, keep) = (standing.outstanding, standing.reserve);
+    // Room for one and a half.
+    let roots = below_one_limit((keep + one + one / 2) / MIB);
+    let workers = roots.each_ref().map(|root| Live::start(&policy(), root.path()).unwrap());
+    let tickets = workers.each_ref().map(|live| live.ask(asked("acme/r", 2_000)));
+    workers[0].watch_for(|| tickets[0].enter().is_ok());
+    let mut answer = Ok(());
+    workers[1].watch_for(|| {
+        answer = tickets[1].enter();
+        answer != Err(Wait::Unseen)
+    });
+    assert!(matches!(answer, Err(Wait::Room { .. })), "{answer:?}");
+    assert!(workers[1].report().standing.elsewhere.promised > one / 2);
+    let [first, second] = tickets;
+    drop(first);
+    workers[1].watch_for(|| second.enter().is_ok());
+}
+
+#[test]
+fn what_came_of_a_document_elsewhere_counts_for_its_twin_that_waits() {
+    let machine = Machine::new(2_000);
+    machine.set(2_000, 40);
+    let other = machine.ask("acme/other", 20);
+    other.enter().unwrap();
+    let twin = machine.live.ask(Asked { digest: Some([7; 32]), ..asked("acme/twin", 20) });
+    let kill = Kill {
+        job: JobId(9),
+        blame: Blame::Document,
+        alone: false,
+        used: 300 * MIB,
+        predicted: 60 * MIB,
+        budget: 300 * MIB,
+        usual: 900 * MIB,
+        kept: 0,
+        speed: 0,
+    };
+    machine.live.outgrew([7; 32], &kill);
+    assert!(matches!(twin.enter(), Err(Wait::Others(_))), "it runs alone now");
+    let [waits] = &machine.live.report().waiting[..] else { panic!("one waits") };
+    assert_eq!(waits.predicted_bytes, 600 * MIB);
+    machine.live.acquit(&[7; 32]);
+    twin.enter().unwrap();
+}
+
+#[test]
+fn the_workers_copies_of_a_pdf_are_promised_until_it_is_settled() {
+    const PDF: u64 = 30 * MIB;
+    let machine = Machine::new(4_000);
+    machine.set(4_000, 40);
+    let outstanding = || machine.live.report().standing.outstanding;
+    let photo = || Asked { bytes: 20 * MIB, ..asked("acme/photo", 20) };
+    let ticket = machine.live.ask(photo());
+    ticket.enter().unwrap();
+    machine.begins(&ticket);
+    // Beside the page: the document four times, and four of what may be a PDF of 60 MiB.
+    let expected = 4 * 20 * MIB + 4 * 60 * MIB;
+    assert!(outstanding() >= expected, "{} of {} MiB", outstanding() / MIB, expected / MIB);
+    assert!(machine.live.left(JobId(ticket.number()), PLACE, true));
+    let printed = ticket.printed(PDF as usize);
+    drop(ticket);
+    machine.live.watch_for(|| outstanding() == 3 * PDF);
+    drop(printed);
+    assert_eq!(outstanding(), 0);
+    // What its kind has shown counts from then on, where it is seen often.
+    for _ in 0..8 {
+        let ticket = machine.live.ask(photo());
+        drop(ticket.printed(PDF as usize));
+    }
+    let again = machine.live.ask(photo());
+    again.enter().unwrap();
+    assert!(outstanding() < expected, "{} MiB", outstanding() / MIB);
+}
+
+#[test]
+fn one_slot_is_kept_from_bulk_also_where_many_have_waited_for_memory() {
+    let machine = Machine::new(8_000);
+    machine.set(8_000, 40);
+    let bulk = |name: &str| machine.live.ask(Asked { bulk: true, ..asked(name, 20) });
+    let [one, two, three, four] = ["b/1", "b/2", "b/3", "b/4"].map(bulk);
+    one.enter().unwrap();
+    two.enter().unwrap();
+    assert_eq!(three.enter(), Err(Wait::Kept));
+    assert_eq!(four.enter(), Err(Wait::Kept));
+    assert_eq!((machine.live.waiting(), machine.live.waiting_bulk()), (2, 2), "they hold no slot");
+    assert!(machine.live.has_room());
+    let interactive = machine.ask("acme/r", 20);
+    interactive.enter().unwrap();
+    drop(one);
+    assert_eq!(four.enter(), Err(Wait::Kept), "who waited longer goes first");
+    three.enter().unwrap();
+    drop((two, three));
+    four.enter().unwrap();
+    machine.live.reconfigure(Bounds::default(), 0, 1);
+    drop((interactive, four));
+    let alone = bulk("b/5");
+    alone.enter().unwrap();
 }

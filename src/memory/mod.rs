@@ -351,7 +351,13 @@ impl Governor {
         self.live().map_or(0, |live| live.waiting().min(HELD_PER_SLOT * live.slots()))
     }
 
-    /// Those of them that are bulk.
+    /// How many wait beyond those: each takes the place of one that might begin.
+    #[must_use]
+    pub fn waiting_beyond(&self) -> usize {
+        self.live().map_or(0, |live| live.waiting().saturating_sub(HELD_PER_SLOT * live.slots()))
+    }
+
+    /// Those that wait and are bulk.
     #[must_use]
     pub fn waiting_bulk(&self) -> usize {
         self.live().map_or(0, Live::waiting_bulk)

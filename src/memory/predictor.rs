@@ -108,7 +108,12 @@ impl Predictor {
     /// The footprint to expect, in bytes.
     #[must_use]
     pub fn predict(&self, kind: &Kind, features: &Features) -> u64 {
-        let prior = features.prior();
+        self.expected(kind, features.prior())
+    }
+
+    /// The same where the looks say `prior`.
+    #[must_use]
+    pub fn expected(&self, kind: &Kind, prior: u64) -> u64 {
         let own = self.kinds.get(kind);
         let all = self.kinds.get(&kind.of_all());
         let known = match (own, all) {

@@ -10,7 +10,9 @@
 //! - The *drop* is how much free memory others (a database, a backup) took
 //!   within [`WINDOW`], own growth taken out: free plus own falls only when
 //!   others grow. The worst halves every [`FORGET`], so that a burst that ended
-//!   does not hold memory idle for long, and one that repeats is expected.
+//!   does not hold memory idle for long, and one that repeats is expected. While memory
+//!   of ours is on its way back the sum dips by itself; what is still missing
+//!   [`SETTLING`] later was taken by others, also where more is given back meanwhile.
 //! - What renderers can *grow unseen* is the fastest growth seen (at least
 //!   [`FASTEST`]) over the time between two samples and a kill. Renderers grow
 //!   only while a core runs them, so that as many can surge at once as there
@@ -31,6 +33,9 @@ use super::terms::Lines;
 pub const FASTEST: u64 = 525_000_000;
 /// Drops are measured within this.
 pub const WINDOW: Duration = Duration::from_secs(1);
+/// A process that ends has let go of its memory on paper before it is free: so long a
+/// loss is not blamed on others.
+pub const SETTLING: Duration = Duration::from_millis(300);
 /// The worst drop halves in this time.
 pub const FORGET: Duration = Duration::from_secs(5);
 /// The fastest growth seen halves its distance to [`FASTEST`] in this time.
@@ -48,6 +53,8 @@ pub struct Reserve {
     reaction: Duration,
     /// Free plus own, at most [`STEPS`] points of the last [`WINDOW`], oldest first.
     history: VecDeque<(Duration, u64)>,
+    /// The same of the last [`SETTLING`], each of them.
+    recent: VecDeque<(Duration, u64)>,
     drop: u64,
     drop_at: Duration,
     fastest: u64,
@@ -64,6 +71,7 @@ impl Reserve {
             cores: cores.max(1) as u64,
             reaction,
             history: VecDeque::with_capacity(STEPS as usize + 1),
+            recent: VecDeque::new(),
             drop: 0,
             drop_at: Duration::ZERO,
             fastest: FASTEST,
@@ -78,7 +86,26 @@ impl Reserve {
 
     /// Takes in what is free and what worker and Chromium use, measured together.
     pub fn observe(&mut self, free: u64, own: u64, now: Duration) {
-        let sum = free.saturating_add(own);
+        self.note(free, own, now);
+        self.learn(free.saturating_add(own), now);
+    }
+
+    /// The same while memory of ours is on its way back. What was there at the best moment
+    /// of the last [`SETTLING`] is what others have left.
+    pub fn observe_unsettled(&mut self, free: u64, own: u64, now: Duration) {
+        self.note(free, own, now);
+        let best = self.recent.iter().map(|(_, sum)| *sum).max();
+        self.learn(best.unwrap_or(0), now);
+    }
+
+    fn note(&mut self, free: u64, own: u64, now: Duration) {
+        while self.recent.front().is_some_and(|(at, _)| *at + SETTLING <= now) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((now, free.saturating_add(own)));
+    }
+
+    fn learn(&mut self, sum: u64, now: Duration) {
         while self.history.front().is_some_and(|(at, _)| *at + WINDOW < now) {
             self.history.pop_front();
         }
@@ -96,6 +123,15 @@ impl Reserve {
     /// memory was counted is gone, or somebody's counts from now on.
     pub fn begin_anew(&mut self) {
         self.history.clear();
+        self.recent.clear();
+    }
+
+    /// From now on `to` bytes count as own of what `from` did until now.
+    pub fn recount(&mut self, from: u64, to: u64) {
+        if from != to {
+            let all = self.history.iter_mut().chain(&mut self.recent);
+            all.for_each(|(_, sum)| *sum = sum.saturating_sub(from).saturating_add(to));
+        }
     }
 
     /// A renderer was seen to grow by so many bytes a second; more than twice

@@ -60,6 +60,15 @@ pub struct Counters {
     pub machine_oom_kills: Option<u64>,
 }
 
+/// A limit above this process, and what it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// The number of its group's directory: the same for all who are below it.
+    pub group: u64,
+    /// What can still be taken before it, in bytes.
+    pub free: u64,
+}
+
 /// A file that stays open.
 #[derive(Debug)]
 struct Kept {
@@ -74,6 +83,8 @@ struct Level {
     usage: Kept,
     stat: Kept,
     limit: Option<u64>,
+    /// The number of its directory.
+    group: u64,
 }
 
 #[derive(Debug)]
@@ -93,8 +104,8 @@ pub struct Sampler {
     meminfo: Kept,
     version: Version,
     levels: Vec<Level>,
-    /// Which group sets the lowest limit, by the number of its directory; 0 where none does.
-    scope: u64,
+    /// As of the last sample, nearest first.
+    limits: Vec<Limit>,
     pressure: Vec<Kept>,
     kills: Option<Kept>,
     vmstat: Kept,
@@ -156,7 +167,7 @@ impl Sampler {
             meminfo: Kept::new(root.join("proc/meminfo")),
             version: Version::Two,
             levels: Vec::new(),
-            scope: 0,
+            limits: Vec::new(),
             pressure: Vec::new(),
             kills: None,
             vmstat: Kept::new(root.join("proc/vmstat")),
@@ -238,18 +249,18 @@ impl Sampler {
 
     /// The group above this process that has the least room.
     fn tightest(&mut self) -> Option<Cgroup> {
-        let (version, buffer) = (self.version, &mut self.buffer);
+        let (version, buffer, limits) = (self.version, &mut self.buffer, &mut self.limits);
+        limits.clear();
         let read = |level: &mut Level| {
             let limit = level.limit?;
             let usage: u64 = level.usage.read(buffer).ok()?.trim().parse().ok()?;
             let stat = level.stat.read(buffer).ok();
             let inactive = stat.and_then(|text| cgroup::field(text, version.inactive_file()));
-            Some(Cgroup { limit, working_set: usage.saturating_sub(inactive.unwrap_or(0)) })
+            let group = Cgroup { limit, working_set: usage.saturating_sub(inactive.unwrap_or(0)) };
+            limits.push(Limit { group: level.group, free: group.free() });
+            Some(group)
         };
-        self.levels
-            .iter_mut()
-            .filter_map(read)
-            .min_by_key(|group| group.limit.saturating_sub(group.working_set))
+        self.levels.iter_mut().filter_map(read).min_by_key(Cgroup::free)
     }
 
     /// Limits may change while it runs, and so may the group itself, rarely.
@@ -262,18 +273,18 @@ impl Sampler {
         for level in &mut self.levels {
             let limits = level.limits.iter_mut();
             level.limit = limits.filter_map(|kept| version.limit(kept.read(buffer).ok()?)).min();
+            if level.limit.is_some() {
+                let dir = level.usage.path.parent().and_then(|dir| dir.metadata().ok());
+                level.group = dir.map_or(0, |dir| dir.ino());
+            }
         }
-        let lowest = self.levels.iter().filter(|level| level.limit.is_some());
-        let lowest = lowest.min_by_key(|level| level.limit);
-        self.scope = lowest
-            .and_then(|level| level.usage.path.parent()?.metadata().ok())
-            .map_or(0, |dir| dir.ino());
     }
 
-    /// Which group sets the lowest limit: those under the same share it.
+    /// The limits above this process, nearest first, as of the last sample: whoever else is
+    /// below one shares what it leaves.
     #[must_use]
-    pub fn scope(&self) -> u64 {
-        self.scope
+    pub fn limits(&self) -> &[Limit] {
+        &self.limits
     }
 
     fn resolve(&mut self) {
@@ -334,6 +345,7 @@ impl Level {
             usage: Kept::new(dir.join(version.usage())),
             stat: Kept::new(dir.join("memory.stat")),
             limit: None,
+            group: 0,
         }
     }
 }

@@ -2,8 +2,8 @@
 //! promised and what it uses, and hears the others before it promises more.
 //!
 //! ```text
-//! /dev/shm/tillroll-<uid>/ledger.<pid namespace>     (directory 0700, file 0600, one page)
-//!   header │ slot 0 │ slot 1 │ … │ slot 62            one writer each, 64 bytes, checksum last
+//! /dev/shm/tillroll-<uid>/ledger-2.<pid namespace>   (directory 0700, file 0600, two pages)
+//!   header │ slot 0 │ slot 1 │ … │ slot 62            one writer each, 128 bytes, checksum last
 //! ```
 //!
 //! # Why two that admit at once cannot overrun
@@ -14,7 +14,7 @@
 //! decides, then writes down what it owes indeed. Of two that do so at the same
 //! instant at least one reads the other's intent; at worst both do, both wait, and
 //! both ask again after their next samples, which do not fall together. A slot is
-//! written in one call of 64 bytes; half of one has a wrong checksum and is read
+//! written in one call of 128 bytes; half of one has a wrong checksum and is read
 //! again, and where that does not help the slot's last good record stands.
 //!
 //! What a job uses is no longer promised, but gone from what is free; the two are
@@ -31,10 +31,16 @@
 //! and its place is taken by the next worker that comes. A process that is there but
 //! stopped keeps its promise, but nobody waits for it.
 //!
-//! Promises count where they draw on the same memory: all on the machine's, and
-//! those of workers under the same limit on that limit. Workers of other users,
-//! and of containers with a `/dev/shm` or pid namespace of their own, do not see
-//! each other: to each the others are neighbours, for which its reserve learns.
+//! Promises count where they draw on the same memory: all on the machine's, and on
+//! each limit above this worker those of the workers that are below it too, be it
+//! their own group's or one far above both. So each says which limits it is under
+//! (the numbers of their groups; one with more than can be told counts everywhere).
+//! Whoever wants all the memory says which limit it is that leaves it too little;
+//! who is below that one lets it go first.
+//!
+//! Workers of other users, and of containers with a `/dev/shm` or pid namespace of
+//! their own, do not see each other: to each the others are neighbours, for which
+//! its reserve learns.
 //!
 //! # Failures
 //!
@@ -48,8 +54,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::probe::Memory;
-use super::table::{self, Record, SLOT, SLOTS};
+use super::sampler::Limit;
+use super::table::{self, Record, SLOT, SLOTS, Under};
 pub use super::table::{Said, ShareError};
 use super::terms::Elsewhere;
 
@@ -83,6 +89,8 @@ pub struct Share {
     recent: VecDeque<(Duration, u64)>,
     seen: Vec<Seen>,
     looked: Duration,
+    /// Which limit left the least when it was last heard what others say.
+    measured: u64,
 }
 
 impl Share {
@@ -104,6 +112,7 @@ impl Share {
             recent: VecDeque::new(),
             seen: vec![Seen::default(); SLOTS],
             looked: Duration::ZERO,
+            measured: 0,
         })
     }
 
@@ -141,18 +150,24 @@ impl Share {
         })
     }
 
-    /// What the others say. `memory`: what was measured, that the promises of those
-    /// under the same limit are set against that limit, and all against the machine's.
+    /// What the others say. `available`: what the machine has, against which all that
+    /// they promised is set; `limits`: those above this worker, and what each leaves,
+    /// against which it is set what those promised who are below it too.
     ///
     /// # Errors
     /// Where the table cannot be read, or has become another.
-    pub fn hear(&mut self, memory: Memory, now: Duration) -> Result<Elsewhere, ShareError> {
+    pub fn hear(
+        &mut self,
+        available: u64,
+        limits: &[Limit],
+        now: Duration,
+    ) -> Result<Elsewhere, ShareError> {
         if now.saturating_sub(self.looked) >= LOOK {
             self.looked = now;
             self.stay()?;
         }
         self.read(now)?;
-        Ok(self.sum(memory, now))
+        Ok(self.sum(available, limits, now))
     }
 
     /// Comes back where the file was taken away: what others find is another then.
@@ -199,44 +214,56 @@ impl Share {
         Ok(())
     }
 
-    fn sum(&self, memory: Memory, now: Duration) -> Elsewhere {
-        let mut sum = Elsewhere::default();
-        let (mut of_all, mut of_group) = ((0_u64, 0_u64), (0_u64, 0_u64));
-        // Who they are, in the order of their places: no two sums of workers are alike.
-        let (mut among_all, mut among_group) = (0_u64, 0_u64);
+    fn sum(&mut self, available: u64, limits: &[Limit], now: Duration) -> Elsewhere {
+        let others: Vec<(usize, &Seen)> = self
+            .seen
+            .iter()
+            .enumerate()
+            .filter(|(slot, seen)| {
+                let there = seen.checked.is_none_or(|(_, lives)| lives);
+                *slot != self.slot && !seen.record.is_free() && there
+            })
+            .collect();
+        let of = |limit: u64, what: fn(&Said) -> u64| {
+            let below = others.iter().filter(|(_, seen)| seen.record.under.counts_against(limit));
+            below.map(|(_, seen)| what(&seen.record.said)).fold(0, u64::saturating_add)
+        };
+        let machine = Limit { group: 0, free: available };
+        let all = || std::iter::once(machine).chain(limits.iter().copied());
+        let left = |limit: &Limit| i128::from(limit.free) - i128::from(of(limit.group, |s| s.owed));
+        let used = |limit: u64| of(limit, |said| said.used);
+        let free = all().min_by_key(|limit| limit.free).unwrap_or(machine);
+        let tightest = all().min_by_key(left).unwrap_or(machine);
+        let without = |limit: Limit| limit.free.saturating_add(used(limit.group));
+        let before = all().find(|limit| limit.group == self.measured).unwrap_or(free);
+        // Who they are, in the order of their places.
         let and = |among: u64, pid: u32| among.wrapping_mul(1 << 22).wrapping_add(pid.into());
-        for (slot, seen) in self.seen.iter().enumerate() {
-            let there = !seen.record.is_free() && seen.checked.is_none_or(|(_, lives)| lives);
-            if !there || slot == self.slot {
+        let mut sum = Elsewhere {
+            workers: others.len(),
+            promised: u64::try_from(i128::from(free.free) - left(&tightest)).unwrap_or(0),
+            used: used(free.group),
+            before: used(before.group),
+            among: others.iter().fold(0, |among, (_, seen)| and(among, seen.record.pid)),
+            back: all().map(without).min().unwrap_or(0).saturating_sub(free.free),
+            ..Elsewhere::default()
+        };
+        self.me.under = Under::new(tightest.group, limits.iter().map(|limit| limit.group));
+        let me = &self.me;
+        for (slot, seen) in others {
+            let Record { said, under, .. } = &seen.record;
+            if now.saturating_sub(seen.since) >= SILENCE {
                 continue;
             }
-            let said = &seen.record.said;
-            of_all = (of_all.0.saturating_add(said.owed), of_all.1.saturating_add(said.used));
-            among_all = and(among_all, seen.record.pid);
-            sum.workers += 1;
-            if said.scope != self.me.said.scope {
-                continue;
-            }
-            of_group = (of_group.0.saturating_add(said.owed), of_group.1.saturating_add(said.used));
-            among_group = and(among_group, seen.record.pid);
-            if now.saturating_sub(seen.since) < SILENCE {
+            // Of two that want to be first, it is the one with the lower place.
+            let goes_first = said.first && (slot < self.slot || !me.said.first);
+            sum.first |= goes_first && me.under.counts_against(under.tightest);
+            if under.counts_against(tightest.group) {
                 sum.running += said.running as usize;
                 sum.idle += said.idle as usize;
                 sum.busy |= said.owed > 0;
-                // Of two that want to be first, it is the one with the lower place.
-                sum.first |= said.first && (slot < self.slot || !self.me.said.first);
             }
         }
-        let in_group = memory.cgroup.map_or(u64::MAX, |group| group.free());
-        let left = |free: u64, owed: u64| i128::from(free) - i128::from(owed);
-        let of_machine = left(memory.available, of_all.0);
-        let bound = of_machine.min(left(in_group, of_group.0));
-        sum.promised = u64::try_from(i128::from(memory.free()) - bound).unwrap_or(0);
-        (sum.used, sum.among) = if in_group < memory.available {
-            (of_group.1, among_group)
-        } else {
-            (of_all.1, among_all)
-        };
+        self.measured = free.group;
         sum
     }
 }

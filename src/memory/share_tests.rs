@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::super::probe::Cgroup;
 use super::*;
 
 const MIB: u64 = 1 << 20;
-const PLENTY: Memory = Memory { available: 4_000 * MIB, cgroup: None };
+const PLENTY: u64 = 4_000 * MIB;
 
 fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -37,7 +36,7 @@ fn process(root: &tempfile::TempDir, pid: u32, began: u64) {
 
 /// A record of another process in the place of `share`.
 fn forge(share: &Share, pid: u32, began: u64, said: Said) {
-    let record = Record { pid, began, turn: 1, said };
+    let record = Record { pid, began, turn: 1, said, under: Under::default() };
     share.file.write_all_at(&record.words(), table::offset(share.slot)).unwrap();
 }
 
@@ -49,12 +48,14 @@ fn each_hears_what_the_others_owe_until_they_leave() {
     let mut three = Share::join(root.path()).unwrap();
     one.say(owes(100), at(0)).unwrap();
     two.say(Said { used: 5, running: 2, idle: 3, ..owes(30) }, at(0)).unwrap();
-    let heard = three.hear(PLENTY, at(1)).unwrap();
+    let heard = three.hear(PLENTY, &[], at(1)).unwrap();
     let both = Elsewhere {
         workers: 2,
         promised: 130 * MIB,
         used: 5,
         among: heard.among,
+        before: 5,
+        back: 5,
         running: 2,
         idle: 3,
         busy: true,
@@ -62,10 +63,10 @@ fn each_hears_what_the_others_owe_until_they_leave() {
     };
     assert_eq!(heard, both);
     one.intend(50 * MIB).unwrap();
-    assert_eq!(three.hear(PLENTY, at(2)).unwrap().promised, 180 * MIB);
+    assert_eq!(three.hear(PLENTY, &[], at(2)).unwrap().promised, 180 * MIB);
     drop(one);
-    assert_eq!(three.hear(PLENTY, at(3)).unwrap().promised, 30 * MIB);
-    let heard = two.hear(PLENTY, at(3)).unwrap();
+    assert_eq!(three.hear(PLENTY, &[], at(3)).unwrap().promised, 30 * MIB);
+    let heard = two.hear(PLENTY, &[], at(3)).unwrap();
     assert_eq!((heard.workers, heard.promised), (1, 0));
 }
 
@@ -76,16 +77,14 @@ fn another_set_of_workers_is_told_from_one_that_uses_more() {
     let mut two = Share::join(root.path()).unwrap();
     let other = Share::join(root.path()).unwrap();
     process(&root, 77, 1234);
-    let alone = two.hear(PLENTY, at(0)).unwrap().among;
-    forge(&other, 77, 1234, Said { used: 900 * MIB, scope: 3, ..Said::default() });
-    let joined = two.hear(PLENTY, at(1)).unwrap();
+    let alone = two.hear(PLENTY, &[], at(0)).unwrap().among;
+    forge(&other, 77, 1234, Said { used: 900 * MIB, ..Said::default() });
+    let joined = two.hear(PLENTY, &[], at(1)).unwrap();
     assert_ne!(joined.among, alone, "it was not there");
     one.say(Said { used: 5, ..Said::default() }, at(1)).unwrap();
-    assert_eq!(two.hear(PLENTY, at(2)).unwrap().among, joined.among, "the same ones");
-    // Where a group is what is short, those in another one do not count.
-    let group = Some(Cgroup { limit: 700 * MIB, working_set: 0 });
-    let grouped = two.hear(Memory { available: 9_000 * MIB, cgroup: group }, at(3)).unwrap();
-    assert_ne!((grouped.used, grouped.among), (joined.used, joined.among));
+    assert_eq!(two.hear(PLENTY, &[], at(2)).unwrap().among, joined.among, "the same ones");
+    drop(one);
+    assert_ne!(two.hear(PLENTY, &[], at(3)).unwrap().among, joined.among, "one has gone");
 }
 
 #[test]
@@ -96,7 +95,7 @@ fn what_was_owed_lately_is_owed_still() {
     one.say(owes(100), at(1_000)).unwrap();
     for (ms, owed) in [(1_025, 100), (1_090, 100), (1_125, 100), (1_126, 40)] {
         one.say(owes(40), at(ms)).unwrap();
-        assert_eq!(two.hear(PLENTY, at(ms)).unwrap().promised, owed * MIB, "{ms}");
+        assert_eq!(two.hear(PLENTY, &[], at(ms)).unwrap().promised, owed * MIB, "{ms}");
     }
 }
 
@@ -108,21 +107,21 @@ fn of_a_worker_whose_process_is_gone_or_anothers_nothing_counts() {
     let said = Said { running: 1, first: true, ..owes(100) };
     process(&root, 77, 1234);
     forge(&two, 77, 1234, said);
-    let first = one.hear(PLENTY, at(0)).unwrap();
+    let first = one.hear(PLENTY, &[], at(0)).unwrap();
     assert!(first.first && first.running == 1 && first.promised == 100 * MIB);
     // It is stopped: it has its promise, and nobody waits for it.
-    let silent = one.hear(PLENTY, at(3_000)).unwrap();
+    let silent = one.hear(PLENTY, &[], at(3_000)).unwrap();
     assert!(!silent.first && silent.running == 0 && silent.promised == 100 * MIB, "{silent:?}");
     process(&root, 77, 9999);
     assert_eq!(
-        one.hear(PLENTY, at(4_000)).unwrap(),
+        one.hear(PLENTY, &[], at(4_000)).unwrap(),
         Elsewhere::default(),
         "its number is another's"
     );
     process(&root, 77, 1234);
-    assert_eq!(one.hear(PLENTY, at(5_000)).unwrap().workers, 1);
+    assert_eq!(one.hear(PLENTY, &[], at(5_000)).unwrap().workers, 1);
     std::fs::remove_dir_all(root.path().join("proc/77")).unwrap();
-    assert_eq!(one.hear(PLENTY, at(6_000)).unwrap(), Elsewhere::default());
+    assert_eq!(one.hear(PLENTY, &[], at(6_000)).unwrap(), Elsewhere::default());
     // The next that comes takes its place.
     let slot = two.slot;
     assert_eq!(Share::join(root.path()).unwrap().slot, slot);
@@ -134,13 +133,17 @@ fn half_a_record_is_not_believed() {
     let mut one = Share::join(root.path()).unwrap();
     let mut two = Share::join(root.path()).unwrap();
     two.say(owes(100), at(0)).unwrap();
-    assert_eq!(one.hear(PLENTY, at(0)).unwrap().promised, 100 * MIB);
+    assert_eq!(one.hear(PLENTY, &[], at(0)).unwrap().promised, 100 * MIB);
     let torn = (7 * MIB).to_le_bytes();
     two.file.write_all_at(&torn, table::offset(two.slot) + 24).unwrap();
-    assert_eq!(one.hear(PLENTY, at(1)).unwrap().promised, 100 * MIB, "the last good one stands");
+    assert_eq!(
+        one.hear(PLENTY, &[], at(1)).unwrap().promised,
+        100 * MIB,
+        "the last good one stands"
+    );
     two.say(owes(60), at(1_000)).unwrap();
     two.say(owes(60), at(2_000)).unwrap();
-    assert_eq!(one.hear(PLENTY, at(2_000)).unwrap().promised, 60 * MIB);
+    assert_eq!(one.hear(PLENTY, &[], at(2_000)).unwrap().promised, 60 * MIB);
 }
 
 #[test]
@@ -150,25 +153,69 @@ fn of_two_that_want_to_be_first_one_is() {
     let mut two = Share::join(root.path()).unwrap();
     let first = Said { first: true, ..Said::default() };
     two.say(first, at(0)).unwrap();
-    assert!(one.hear(PLENTY, at(0)).unwrap().first);
+    assert!(one.hear(PLENTY, &[], at(0)).unwrap().first);
     one.say(first, at(0)).unwrap();
-    assert!(!one.hear(PLENTY, at(0)).unwrap().first && two.hear(PLENTY, at(0)).unwrap().first);
+    assert!(
+        !one.hear(PLENTY, &[], at(0)).unwrap().first && two.hear(PLENTY, &[], at(0)).unwrap().first
+    );
+}
+
+fn limit(group: u64, free: u64) -> Limit {
+    Limit { group, free: free * MIB }
+}
+
+/// Says this, below these limits.
+fn say(share: &mut Share, limits: &[Limit], said: Said) {
+    share.hear(PLENTY, limits, at(0)).unwrap();
+    share.say(said, at(0)).unwrap();
 }
 
 #[test]
 fn promises_count_against_the_memory_that_they_draw_on() {
     let root = machine();
-    let mut one = Share::join(root.path()).unwrap();
-    let mut same = Share::join(root.path()).unwrap();
-    let mut other = Share::join(root.path()).unwrap();
-    one.say(Said { scope: 1, ..owes(0) }, at(0)).unwrap();
-    same.say(Said { scope: 1, running: 1, ..owes(100) }, at(0)).unwrap();
-    other.say(Said { scope: 2, running: 1, ..owes(900) }, at(0)).unwrap();
-    let group = Some(Cgroup { limit: 700 * MIB, working_set: 200 * MIB });
-    let heard = one.hear(Memory { available: 4_000 * MIB, cgroup: group }, at(0)).unwrap();
+    let [mut one, mut same, mut other] = [(); 3].map(|()| Share::join(root.path()).unwrap());
+    let ours = [limit(1, 500)];
+    say(&mut same, &ours, Said { running: 1, ..owes(100) });
+    say(&mut other, &[limit(2, 500)], Said { running: 1, ..owes(900) });
+    let heard = one.hear(4_000 * MIB, &ours, at(0)).unwrap();
     assert_eq!((heard.promised, heard.running), (100 * MIB, 1), "another's limit is not ours");
-    let heard = one.hear(Memory { available: 1_200 * MIB, cgroup: group }, at(0)).unwrap();
+    let heard = one.hear(1_200 * MIB, &ours, at(0)).unwrap();
     assert_eq!(heard.promised, 300 * MIB, "500 are free in the group, 200 on the machine");
+}
+
+#[test]
+fn under_limits_of_their_own_workers_share_the_one_above_both() {
+    const BOTH: u64 = 7;
+    let root = machine();
+    let [mut one, mut two, mut far] = [(); 3].map(|()| Share::join(root.path()).unwrap());
+    let said = Said { used: 200 * MIB, running: 1, idle: 2, first: true, ..owes(300) };
+    say(&mut two, &[limit(2, 400), limit(BOTH, 500)], said);
+    say(&mut far, &[limit(3, 50)], Said { used: 70 * MIB, first: true, ..owes(40) });
+    // The limit above leaves 500, of which 300 are promised; our own leaves 600.
+    let heard = one.hear(PLENTY, &[limit(1, 600), limit(BOTH, 500)], at(0)).unwrap();
+    assert_eq!((heard.workers, heard.promised), (2, 300 * MIB));
+    assert_eq!((heard.running, heard.idle, heard.busy), (1, 2, true));
+    assert_eq!((heard.used, heard.back), (200 * MIB, 100 * MIB), "then our own is the tightest");
+    // Our own leaves 250, and so the one above, promises counted, 200.
+    let heard = one.hear(PLENTY, &[limit(1, 250), limit(BOTH, 500)], at(0)).unwrap();
+    assert_eq!((heard.promised, heard.used, heard.back), (50 * MIB, 0, 0));
+    assert_eq!(heard.before, 200 * MIB, "of the limit that was the tightest before");
+    // Who wants all the memory wants that of the limit that is too tight for it.
+    assert!(!heard.first, "its own leaves it the least");
+    say(&mut two, &[limit(2, 900), limit(BOTH, 500)], said);
+    assert!(one.hear(PLENTY, &[limit(1, 250), limit(BOTH, 500)], at(0)).unwrap().first);
+    assert!(!far.hear(PLENTY, &[limit(3, 50)], at(0)).unwrap().first);
+}
+
+#[test]
+fn who_is_under_more_limits_than_can_be_told_counts_everywhere() {
+    let root = machine();
+    let [mut one, mut two] = [(); 2].map(|()| Share::join(root.path()).unwrap());
+    let many: Vec<Limit> = (10..19).map(|group| limit(group, 500)).collect();
+    say(&mut two, &many, owes(100));
+    assert_eq!(one.hear(PLENTY, &[limit(18, 500)], at(0)).unwrap().promised, 100 * MIB);
+    say(&mut two, &many[..7], owes(100));
+    assert_eq!(one.hear(PLENTY, &[limit(18, 500)], at(0)).unwrap().promised, 0);
 }
 
 #[test]
@@ -178,9 +225,9 @@ fn a_table_that_was_taken_away_is_made_again() {
     one.say(owes(100), at(0)).unwrap();
     std::fs::remove_file(table(&root)).unwrap();
     let mut two = Share::join(root.path()).unwrap();
-    assert_eq!(two.hear(PLENTY, at(0)).unwrap().workers, 0);
-    one.hear(PLENTY, at(1_000)).unwrap();
-    assert_eq!(two.hear(PLENTY, at(1_001)).unwrap().promised, 100 * MIB);
+    assert_eq!(two.hear(PLENTY, &[], at(0)).unwrap().workers, 0);
+    one.hear(PLENTY, &[], at(1_000)).unwrap();
+    assert_eq!(two.hear(PLENTY, &[], at(1_001)).unwrap().promised, 100 * MIB);
 }
 
 #[test]

@@ -12,12 +12,14 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 /// Who comes waits so often, a millisecond each, for another that does.
 const TRIES: u32 = 500;
 
-const WORDS: usize = 8;
+const WORDS: usize = 16;
 pub(super) const SLOT: usize = WORDS * 8;
-/// Workers in one table: it fills a page, the header in the place of one.
+/// Workers in one table: it fills two pages, the header in the place of one.
 pub(super) const SLOTS: usize = 63;
 const PAGE: usize = SLOT * (SLOTS + 1);
-const HEADER: &[u8; 16] = b"tillroll-share-1";
+const HEADER: &[u8; 16] = b"tillroll-share-2";
+/// Limits above one worker that are told of.
+const LIMITS: usize = 8;
 
 /// Why there is no shared ledger.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +75,32 @@ pub struct Said {
     pub idle: u32,
     /// One of its jobs has to have all the memory, or has waited for its turn.
     pub first: bool,
-    /// Under which limit it is: 0 where none is above it but the machine's.
-    pub scope: u64,
+}
+
+/// What a worker's memory counts against, beside the machine's: limits by the numbers of
+/// their control groups. 0 is the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Under {
+    /// Which of them leaves it the least, promises counted.
+    pub(super) tightest: u64,
+    /// All of them, nearest first; 0 where there are no more.
+    limits: [u64; LIMITS],
+}
+
+impl Under {
+    pub(super) fn new(tightest: u64, groups: impl Iterator<Item = u64>) -> Self {
+        let mut limits = [0; LIMITS];
+        for (place, group) in limits.iter_mut().zip(groups) {
+            *place = group;
+        }
+        Self { tightest, limits }
+    }
+
+    /// Whether what it takes counts against this limit.
+    pub(super) fn counts_against(&self, limit: u64) -> bool {
+        // Of one that is under as many limits as can be told, some may have been left out.
+        limit == 0 || self.limits.contains(&limit) || self.limits[LIMITS - 1] != 0
+    }
 }
 
 /// A slot's words.
@@ -86,6 +112,7 @@ pub(crate) struct Record {
     /// Grows with each writing.
     pub(super) turn: u64,
     pub(super) said: Said,
+    pub(super) under: Under,
 }
 
 impl Record {
@@ -94,8 +121,9 @@ impl Record {
         let counts = u64::from(said.running) << 32
             | u64::from(said.idle & 0x7fff_ffff) << 1
             | u64::from(said.first);
-        let words =
-            [self.pid.into(), self.began, self.turn, said.owed, said.used, said.scope, counts];
+        let under = &self.under;
+        let own = [self.pid.into(), self.began, self.turn, said.owed, said.used, counts];
+        let words = own.into_iter().chain([under.tightest]).chain(under.limits);
         let mut bytes = [0; SLOT];
         for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
@@ -114,7 +142,11 @@ impl Record {
         if bytes.iter().all(|byte| *byte == 0) {
             return Some(Self::default());
         }
-        let counts = word(6)?;
+        let counts = word(5)?;
+        let mut limits = [0; LIMITS];
+        for (place, at) in limits.iter_mut().zip(7..) {
+            *place = word(at)?;
+        }
         let record = Self {
             pid: u32::try_from(word(0)?).ok()?,
             began: word(1)?,
@@ -122,13 +154,13 @@ impl Record {
             said: Said {
                 owed: word(3)?,
                 used: word(4)?,
-                scope: word(5)?,
                 running: (counts >> 32) as u32,
                 idle: (counts as u32) >> 1,
                 first: counts & 1 == 1,
             },
+            under: Under { tightest: word(6)?, limits },
         };
-        (word(7)? == checksum(bytes)).then_some(record)
+        (word(WORDS - 1)? == checksum(bytes)).then_some(record)
     }
 
     pub(crate) fn is_free(&self) -> bool {
@@ -178,7 +210,8 @@ pub(super) fn enter(root: &Path, me: &Record) -> Result<(PathBuf, File, usize), 
         return Err(ShareError::NotOurs { path: dir, owner: about.uid() });
     }
     let namespace = std::fs::metadata(root.join("proc/self/ns/pid")).map_or(0, |ns| ns.ino());
-    let path = dir.join(format!("ledger.{namespace}"));
+    // What an older release writes there is another file's matter.
+    let path = dir.join(format!("ledger-2.{namespace}"));
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let file = options
@@ -211,7 +244,11 @@ fn lock(file: &File, path: &Path) -> Result<(), ShareError> {
 
 fn take_place(root: &Path, file: &File, path: &Path, me: &Record) -> Result<usize, ShareError> {
     let failed = |source| ShareError::File { what: "writing", path: path.into(), source };
-    if file.metadata().map_err(failed)?.len() == 0 {
+    let length = file.metadata().map_err(failed)?.len();
+    if length > 0 && length < PAGE as u64 {
+        return Err(ShareError::Foreign { path: path.into() });
+    }
+    if length == 0 {
         // All of it, so that no later writing can fail for want of room.
         let mut page = [0; PAGE];
         page[..HEADER.len()].copy_from_slice(HEADER);

@@ -57,6 +57,9 @@ pub struct Request {
     pub predicted: u64,
     /// The idle context that it would run in.
     pub warm: Option<ContextId>,
+    /// What the worker itself will hold for it beside its renderer: copies of the
+    /// document and of its PDF.
+    pub aside: u64,
     /// It outgrew its prediction before, or is suspected: nothing else may run.
     pub alone: bool,
     /// How long it has been waiting for room.
@@ -81,6 +84,9 @@ pub enum Wait {
         /// The most that may.
         slots: usize,
     },
+    /// As many bulk jobs run as may: one slot is for interactive ones.
+    #[error("a slot is kept for interactive jobs, and bulk has the others")]
+    Kept,
     /// Memory is scarce: nothing is let in until it is not.
     #[error("memory pressure is {0}")]
     Pressure(Pressure),
@@ -122,10 +128,15 @@ pub struct Elsewhere {
     pub workers: usize,
     /// Bytes that they promised and that are not used yet.
     pub promised: u64,
-    /// Bytes that they use: what they take was promised, and is no neighbour's doing.
+    /// Bytes that they use of what is measured as free: what they take was promised, and
+    /// is no neighbour's doing.
     pub used: u64,
-    /// Whose `used` that is: another number where it is the sum of others.
+    /// Who they are: another number where one has come or gone.
     pub among: u64,
+    /// The same of what was measured the last time, which may have been another limit.
+    pub before: u64,
+    /// How much more there would be if they used nothing.
+    pub back: u64,
     /// Their jobs that render.
     pub running: usize,
     /// Their idle contexts.
@@ -193,6 +204,11 @@ pub struct Kill {
     /// The most that a job could have had of late: more than the budget where neighbours
     /// hold what is free at other times.
     pub usual: u64,
+    /// Bytes of the budget that have to be left: what a renderer may grow by before it
+    /// is stopped, and what the worker holds for the job.
+    pub kept: u64,
+    /// Bytes a second that it grew by when last seen.
+    pub speed: u64,
 }
 
 /// What becomes of a killed job.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use super::books::Use;
 use super::live::{Live, Shared};
 use super::probe::Probe;
+use super::reserve::SETTLING;
 use super::sampler::{Pace, Reading, Sampler};
 use super::terms::{ContextId, JobId, Sample};
 
@@ -30,9 +31,7 @@ const LINGER: Duration = Duration::from_secs(1);
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// And so often where renderers come or go.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// A process that ends has let go of its memory on paper before it is free: so long
-/// after so much was given back, a loss is not blamed on others.
-const SETTLING: Duration = Duration::from_millis(300);
+/// What is more than this is not free at once when it is given back.
 const LARGE: u64 = 32 << 20;
 /// More than this, and fences do not wait for their second.
 const MUCH_MORE: u64 = 16 << 20;
@@ -136,15 +135,17 @@ impl Eyes {
                         held.used = used;
                     }
                 }
-                state.memory = reading.memory;
-                state.scope = self.sampler.scope();
+                state.available = reading.memory.available;
+                state.limits.clear();
+                state.limits.extend_from_slice(self.sampler.limits());
                 state.hear(at);
                 // Theirs as well as ours.
-                let own = reading.own.saturating_add(state.control.elsewhere().used);
+                let theirs = state.control.elsewhere();
+                let own = reading.own.saturating_add(theirs.before);
                 if self.own.saturating_sub(own) > LARGE {
                     self.settles_until = Some(at + SETTLING);
                 }
-                self.own = own;
+                self.own = reading.own.saturating_add(theirs.used);
                 let stalls = reading.counters.map(|counters| counters.stalls);
                 let orders = if self.settles_until.is_some_and(|until| at < until) {
                     state.control.sample_unsettled(&sample, stalls)

@@ -39,11 +39,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::failure::{Class, Failure, MEMORY_FENCE};
+use crate::failure::{Class, Failure, MEMORY_FENCE, MEMORY_KERNEL};
 use crate::job::Rules;
 use crate::metrics;
 use crate::renderer::browser::{Browser, BrowserConfig};
 use crate::renderer::cdp::CdpError;
+use crate::renderer::fence::Killed;
 use crate::renderer::files::Files;
 use crate::renderer::jail::{self, Jail};
 use crate::renderer::launcher::Launcher;
@@ -327,12 +328,8 @@ impl Shared {
             }
             // A browser that is being closed lets go of its pages first.
             Err(_) if self.stop.is_cancelled() => Err(closed()),
-            Err(failed)
-                if !browser_died
-                    && failed.failure.class == Class::Renderer
-                    && fell_to_kernel(&warm.browser) =>
-            {
-                Err(fenced())
+            Err(failed) if !browser_died && failed.failure.class == Class::Renderer => {
+                Err(fell_to_kernel(&warm.browser).map_or(failed.failure, killed))
             }
             // A renderer that dies with its browser is nobody's fault.
             Err(failed) if browser_died && failed.failure.class == Class::Renderer => {
@@ -373,7 +370,7 @@ impl Shared {
                         return Ok(Busy::new(self, (tenant, job), warm, place));
                     }
                     // Not to be held against the next one that breaks.
-                    if fell_to_kernel(&warm.browser) {
+                    if fell_to_kernel(&warm.browser).is_some() {
                         tracing::warn!("the kernel killed an idle renderer for want of memory");
                     }
                     checkout::close(self, warm, place);
@@ -521,16 +518,22 @@ impl Shared {
     }
 }
 
-/// Whether the kernel killed a renderer for want of memory.
-fn fell_to_kernel(browser: &Browser) -> bool {
-    let fell = browser.claim_kill();
-    if fell {
-        metrics::memory_killed("kernel");
-    }
-    fell
+/// Whether the kernel killed a renderer for want of memory, and whose.
+fn fell_to_kernel(browser: &Browser) -> Option<Killed> {
+    browser.claim_kill().inspect(|_| metrics::memory_killed("kernel"))
 }
 
-fn fenced() -> Failure {
+fn killed(whose: Killed) -> Failure {
+    if whose == Killed::Outside {
+        return Failure::new(
+            Class::Interrupted,
+            MEMORY_KERNEL,
+            "the machine, or a control group above the browser's, had no memory left, and the \
+             kernel killed its renderer",
+            "nothing: it is tried again; where it happens often, raise memory.reserve, or give \
+             what runs beside the worker a limit of its own",
+        );
+    }
     Failure::new(
         Class::Resource,
         MEMORY_FENCE,

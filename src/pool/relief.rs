@@ -63,7 +63,7 @@ impl Shared {
         let is_it = |warm: &Warm| warm.number == context;
         if let Some(warm) = self.contexts(|contexts| contexts.take(is_it)) {
             // Not to be held against the next one that breaks.
-            if !warm.is_sound() && fell_to_kernel(&warm.browser) {
+            if !warm.is_sound() && fell_to_kernel(&warm.browser).is_some() {
                 tracing::warn!("the kernel killed an idle renderer for want of memory");
             }
             checkout::close(self, warm, Place::taken(self));

@@ -148,7 +148,7 @@ pub(super) fn count_death(shared: &Shared, browser: &Browser) {
     let ours = matches!(browser.death(), Some(CloseReason::Requested));
     metrics::browser_ended(match ours {
         true => Death::Hung,
-        false if fell_to_kernel(browser) => Death::Memory,
+        false if fell_to_kernel(browser).is_some() => Death::Memory,
         false => Death::Crashed,
     });
 }

@@ -64,6 +64,7 @@ scripts! {
     bury = "bury" after [RING LEASE CLAIM ANSWER ENDING];
     fail = "fail" after [RING LEASE];
     release = "release" after [RING LEASE];
+    wait = "wait" after [LEASE];
     cancel = "cancel" after [RING ANSWER ENDING];
     revive = "revive" after [RING];
     purge = "purge" after [RING ENDING];

@@ -340,6 +340,38 @@ impl Queue {
         Settled::from_name(&outcome).ok_or_else(|| unexpected("release", &outcome))
     }
 
+    /// The job waits for memory and has not begun: if this worker dies, it had no part
+    /// in that. [`begins`](Self::begins) takes it back.
+    ///
+    /// # Errors
+    /// Where Redis is away; calling again is safe.
+    pub async fn waits(&self, lease: &Lease) -> Result<(), QueueError> {
+        self.tell_wait(lease, false).await
+    }
+
+    /// The job begins after all, however late [`waits`](Self::waits) comes.
+    ///
+    /// # Errors
+    /// Where Redis is away; calling again is safe.
+    pub async fn begins(&self, lease: &Lease) -> Result<(), QueueError> {
+        self.tell_wait(lease, true).await
+    }
+
+    async fn tell_wait(&self, lease: &Lease, begins: bool) -> Result<(), QueueError> {
+        let Inner { keys, scripts, .. } = &*self.inner;
+        // Who lost the lease hears of it with the heartbeat.
+        let _held: u8 = scripts
+            .wait
+            .key(keys.job(&lease.name))
+            .arg(keys.prefix())
+            .arg(lease.name.to_string())
+            .arg(&lease.token)
+            .arg(u8::from(begins))
+            .invoke(&mut self.commands())
+            .await?;
+        Ok(())
+    }
+
     /// One heartbeat: says that this worker lives, describes it, keeps its leases.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ use super::cdp::{CdpError, CloseReason, Connection};
 use super::contain::{self, Containment};
 use super::context::{Context, ContextOptions};
 use super::engine::EngineKind;
-use super::fence::Fence;
+use super::fence::{Fence, Killed};
 use super::flags::{FlagOptions, flags};
 use super::jail::{self, Host, Jail, JailError};
 use super::launch::autopsy;
@@ -135,11 +135,11 @@ impl Browser {
         processes::tree(Path::new("/proc"), self.pid())
     }
 
-    /// Whether the kernel killed one of its processes for want of memory, once for
-    /// each of them.
+    /// Whether the kernel killed one of its processes for want of memory, and for which
+    /// limit; once for each of them.
     #[must_use]
-    pub fn claim_kill(&self) -> bool {
-        self.inner.fence.as_ref().is_some_and(|fence| fence.claim_kill())
+    pub fn claim_kill(&self) -> Option<Killed> {
+        self.inner.fence.as_ref()?.claim_kill()
     }
 
     /// The protocol's connection, for commands of the browser itself.

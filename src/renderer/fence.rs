@@ -6,6 +6,15 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+/// Which limit the kernel has killed a process in a fence for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Killed {
+    /// The fence's own: the browser took too much.
+    Inside,
+    /// Another one, or the machine's memory: others did.
+    Outside,
+}
+
 /// Makes fences.
 pub trait Fences: Debug + Send + Sync {
     /// A fence for one browser; `None` where there can be none, and it goes without.
@@ -21,8 +30,8 @@ pub trait Fence: Debug + Send + Sync {
     fn take_in(&self, pid: u32) -> std::io::Result<()>;
 
     /// Whether the kernel killed a process in it for want of memory that was not
-    /// claimed yet. Each is claimed once.
-    fn claim_kill(&self) -> bool;
+    /// claimed yet, and for which limit. Each is claimed once.
+    fn claim_kill(&self) -> Option<Killed>;
 
     /// Removes it; true if nothing is left of it.
     fn take_down(&self) -> bool;

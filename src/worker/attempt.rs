@@ -22,9 +22,10 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::admission::Admission;
 use super::event::{Halt, Tally, Verdict, Why};
 use super::stock::Shelves;
-use crate::failure::{BROWSER_DIED, Class, Failure};
+use crate::failure::{BROWSER_DIED, Class, Failure, MEMORY_KERNEL};
 use crate::job::reply::{Place, ReplyError, Timings};
 use crate::job::{Job, Name, Output, Reply, Status};
 use crate::memory::live::Live;
@@ -177,8 +178,8 @@ impl Attempt {
                 Class::Renderer,
                 "poison",
                 format!(
-                    "{} times its worker or its whole browser died, or was cut off from Redis, \
-                     the last time while it ran alone",
+                    "{} times its worker or its whole browser died, was cut off from Redis, or \
+                     lost its renderer to the kernel, the last time while it ran alone",
                     claimed.crashes
                 ),
                 "look for what makes the document so heavy, and try it with `tillroll render`",
@@ -208,7 +209,7 @@ impl Attempt {
         match result {
             Ok(rendered) => {
                 self.acquitted(&admission).await;
-                self.done(claimed, job, rendered, rendered_in, started)
+                self.done(claimed, job, rendered, &admission, (rendered_in, started))
             }
             Err(failure) => match admission.killed(&failure) {
                 Some(kill) => self.outgrew(claimed, job, &kill, rendered_in).await,
@@ -230,8 +231,8 @@ impl Attempt {
         claimed: &Claimed,
         job: &Job,
         rendered: Rendered,
-        rendered_in: Duration,
-        started: Instant,
+        admission: &Admission,
+        (rendered_in, started): (Duration, Instant),
     ) -> Verdict {
         let mut reply = Reply::new(&job.name, Status::Done);
         reply.pages = rendered.pages;
@@ -255,7 +256,7 @@ impl Attempt {
             traceparent = job.traceparent.as_deref(),
             "rendered"
         );
-        ending(job, reply, "ok", Some(rendered.pdf.into()), None, tally)
+        ending(job, reply, "ok", Some(admission.sent(rendered.pdf)), None, tally)
     }
 
     pub(super) fn failed(
@@ -272,7 +273,7 @@ impl Attempt {
             Disposition::Release => {
                 log_failure(claimed, failure, "released");
                 let past = Some(Box::new(self.past(claimed, failure, rendered_in, false)));
-                let crashed = failure.code == BROWSER_DIED;
+                let crashed = [BROWSER_DIED, MEMORY_KERNEL].contains(&failure.code);
                 Verdict::Release { code: failure.code, crashed, past }
             }
             Disposition::Retry { delay, counted } => {

@@ -20,8 +20,8 @@
 //! died runs alone, so it waits, under its lease, until nothing else runs.
 //! An attempt that waits for memory takes no slot: others go by meanwhile, up to
 //! a bound. Its permit is the right to hold the job, not to render.
-//! With more than one slot, one is kept from bulk jobs, so that somebody who
-//! waits never waits for a batch.
+//! With more than one slot, one is kept from bulk jobs, and so is one place among
+//! those for jobs that wait for memory: somebody who waits never waits for a batch.
 
 use std::collections::BTreeMap;
 
@@ -169,6 +169,8 @@ impl Dispatcher {
         let slots = self.governor.slots();
         let held = self.attempts.iter().filter(|(id, a)| a.bulk && Some(**id) != ending).count();
         let held = held.saturating_sub(self.governor.waiting_bulk());
+        // Nor may what waits fill all places for those that wait.
+        let held = held + self.governor.waiting_beyond();
         slots <= 1 || held + self.claiming_bulk < slots - 1
     }
 

@@ -312,6 +312,7 @@ fn what_waits_for_memory_takes_no_slot() {
             name: "acme/r".to_owned(),
             tenant: "acme".into(),
             features: Features { markup, ..Features::default() },
+            bytes: markup,
             digest: None,
             alone: None,
             bulk: false,
@@ -340,6 +341,7 @@ fn bulk_jobs_that_wait_for_memory_do_not_hold_up_other_bulk_jobs() {
             name: "acme/r".to_owned(),
             tenant: "acme".into(),
             features: Features { markup, ..Features::default() },
+            bytes: markup,
             digest: None,
             alone: None,
             bulk,
@@ -362,4 +364,59 @@ fn what_has_not_begun_when_the_worker_drains_is_told() {
     assert!(!started[0].2.held().is_cancelled());
     dispatcher.handle(Event::Stop(Stop::Drain));
     assert!(started[0].2.held().is_cancelled() && started[0].2.why().is_none());
+}
+
+#[test]
+fn however_many_bulk_jobs_wait_for_memory_an_interactive_one_can_be_claimed() {
+    let (root, settings) = machine();
+    let governor = Governor::governed(Probe::at(root.path()), settings, 2).unwrap();
+    let live = governor.live().unwrap().clone();
+    let mut dispatcher = begun(governor);
+    let ask = |markup, bulk| {
+        live.ask(Asked {
+            name: "acme/r".to_owned(),
+            tenant: "acme".into(),
+            features: Features { markup, ..Features::default() },
+            bytes: markup,
+            digest: None,
+            alone: None,
+            bulk,
+        })
+    };
+    let light = ask(1, false);
+    light.enter().unwrap();
+    let mut waiting = Vec::new();
+    while dispatcher.room().bulk {
+        let claimed = fill_bulk(&mut dispatcher);
+        assert_eq!(claimed, 1, "{} wait", waiting.len());
+        let heavy = ask(20 << 20, true);
+        assert!(matches!(heavy.enter(), Err(Wait::Room { .. })));
+        waiting.push(heavy);
+        assert!(waiting.len() < 20, "there is no end");
+    }
+    // Two for each slot, and those that bulk may have.
+    assert_eq!(waiting.len(), 3 * SLOTS - 1);
+    assert!(dispatcher.room().interactive);
+    let mut effects = dispatcher.handle(Event::Room);
+    let Some(Effect::Claim { permit, bulk }) = effects.pop() else { panic!("{effects:?}") };
+    assert!(!bulk);
+    dispatcher.handle(Event::Claimed { permit, bulk, result: Ok(Some(work(99))) });
+    assert_eq!(dispatcher.room(), Room::default());
+}
+
+/// Has one bulk job claimed, and no other.
+fn fill_bulk(dispatcher: &mut Dispatcher) -> usize {
+    let mut effects = dispatcher.handle(Event::Room);
+    let mut claimed = 0;
+    while let Some(effect) = effects.pop() {
+        if let Effect::Claim { permit, bulk } = effect {
+            let mut found = (claimed == 0 && bulk).then(|| work(0));
+            if let Some(found) = &mut found {
+                found.claimed.priority = Priority::Bulk;
+                claimed += 1;
+            }
+            effects.extend(dispatcher.handle(Event::Claimed { permit, bulk, result: Ok(found) }));
+        }
+    }
+    claimed
 }

@@ -29,6 +29,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::task::TaskTracker;
 
+#[doc(hidden)]
+pub use admission::digest;
 pub use event::Stop;
 pub use relief::fences;
 pub use settings::{Settings, Shared, Tune};

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::memory::fence;
 use crate::memory::live::{Hands, Live};
 use crate::memory::terms::{ContextId, JobId};
-use crate::renderer::fence::{Fence, Fences};
+use crate::renderer::fence::{Fence, Fences, Killed};
 use crate::renderer::{Relief, Render, Watch};
 
 /// Has them work together. Returns the news of whether memory lets a job be
@@ -101,8 +101,11 @@ impl Fence for Stands {
         self.0.take_in(pid)
     }
 
-    fn claim_kill(&self) -> bool {
-        self.0.claim_kill()
+    fn claim_kill(&self) -> Option<Killed> {
+        self.0.claim_kill().map(|killed| match killed {
+            fence::Killed::Inside => Killed::Inside,
+            fence::Killed::Outside => Killed::Outside,
+        })
     }
 
     fn take_down(&self) -> bool {

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tillroll::failure::{Class, MEMORY_FENCE};
+use tillroll::failure::{Class, MEMORY_FENCE, MEMORY_KERNEL};
 use tillroll::memory::fence::Fences;
 use tillroll::pool::{Pool, PoolConfig};
 use tillroll::renderer::browser::{Browser, BrowserConfig};
@@ -137,6 +137,62 @@ async fn a_full_fence_costs_one_renderer_and_its_job() {
         assert!(groups(fences.places().0).is_empty());
         assert_eq!(fences.standing().kills, 1, "it is remembered");
     }
+}
+
+/// A group above the fences with a limit of its own, in version 1. (In version 2 the test
+/// would have to leave its own group; there the kernel counts apart.)
+struct Outer {
+    dir: PathBuf,
+    /// A machine on which it is the worker's own group.
+    root: tempfile::TempDir,
+}
+
+impl Outer {
+    fn below(place: &Path) -> Option<Self> {
+        const MOUNT: &str = "/sys/fs/cgroup/memory";
+        let own = place.strip_prefix(MOUNT).ok()?;
+        let name = format!("tillroll-outer-{}", std::process::id());
+        let dir = place.join(&name);
+        std::fs::create_dir(&dir).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
+        let line = format!("4:memory:/{}\n", own.join(name).display());
+        std::fs::write(root.path().join("proc/self/cgroup"), line).unwrap();
+        std::os::unix::fs::symlink("/sys", root.path().join("sys")).unwrap();
+        Some(Self { dir, root })
+    }
+}
+
+impl Drop for Outer {
+    fn drop(&mut self) {
+        // The test may have failed before it was empty.
+        std::fs::remove_dir(&self.dir).ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_for_a_limit_above_the_fence_is_not_held_against_the_document() {
+    let own = fences(256 * MIB);
+    let outer = own.as_ref().ok().and_then(|fences| Outer::below(fences.places().0));
+    let Some(outer) = outer else {
+        assert!(!Path::new("/sys/fs/cgroup/memory/memory.usage_in_bytes").exists() || own.is_err());
+        return;
+    };
+    let fences = Fences::prepare(outer.root.path(), std::process::id(), 0, 2).unwrap();
+    fences.follow(8_192 * MIB);
+    let pool = PoolConfig { browser: fenced(Ok(&fences)), ..config() };
+    let pool = Arc::new(Pool::start(pool));
+    pool.ready().await.unwrap();
+    pool.render(numbered("quiet", &page("<p>before"))).await.unwrap();
+    std::fs::write(outer.dir.join("memory.limit_in_bytes"), (400 * MIB).to_string()).unwrap();
+    let heavy = page(&format!("<table>{}</table>", "<tr><td>Tea<td>1<td>2.00".repeat(49_000)));
+    let failure = pool.render(numbered("heavy", &heavy)).await.unwrap_err();
+    assert_eq!((failure.class, failure.code), (Class::Interrupted, MEMORY_KERNEL), "{failure}");
+    let standing = fences.standing();
+    assert_eq!((standing.kills, standing.outer_kills), (0, 1));
+    pool.render(numbered("quiet", &page("<p>after"))).await.unwrap();
+    pool.close().await;
+    assert!(groups(fences.places().0).is_empty());
 }
 
 fn renderers(browser: &Browser) -> Vec<u32> {

@@ -19,6 +19,14 @@
 //! The CPU weight is that of one thread for each core at the browsers' niceness:
 //! within a group of their own, niceness says nothing to those outside.
 //!
+//! A process that the kernel kills in a fence was killed at the fence's own limit, or at
+//! one above it, or because the machine had none left. In version 2 the fence counts the
+//! first apart. In version 1 it does not; there the kernel tries to charge sixteen times
+//! (five before Linux 5.9) and counts each failure at the limit that was reached, before
+//! it kills. So the tries of the last second or two are compared, the fence's with those
+//! of the groups above: a limit that was reached long ago, by files that could be given
+//! back, says nothing.
+//!
 //! Failures: groups cannot be made here ([`ground`]), and browsers go without; a
 //! limit cannot be written, and the old one stands; a group cannot be removed, and
 //! is tried again, by this worker or by the next one.
@@ -41,6 +49,8 @@ const KERNEL_BYTES: u64 = 32 << 20;
 const CLEARANCE: u64 = 32 << 20;
 /// Smaller changes of the limit are not worth writing.
 const STEP: u64 = 8 << 20;
+/// What failed to be charged so often was not reclaimed: the kernel kills.
+const TRIES: u64 = 16;
 /// The weight of a thread whose niceness is 0, in version 1.
 const SHARES: f64 = 1024.0;
 
@@ -124,16 +134,45 @@ struct Group {
     memory: PathBuf,
     cpu: Option<PathBuf>,
     limit: AtomicU64,
+    counted: Mutex<Counted>,
     /// What was killed in it, once it is gone.
     ended: OnceLock<(u64, u64)>,
+}
+
+/// How often a limit was reached: the fence's own, and those above it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reached {
+    own: u64,
+    above: u64,
+}
+
+/// Processes killed in a fence.
+#[derive(Debug, Default)]
+struct Counted {
+    /// At its own limit.
+    inside: u64,
+    /// At another one, or the machine's.
+    outside: u64,
+    /// As of the last time that the limit was looked at, and the time before: a kill's
+    /// tries come before it, so that one look may fall in between.
+    reached: [Reached; 2],
+}
+
+/// Which limit the kernel has killed a process in a fence for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Killed {
+    /// The fence's own.
+    Inside,
+    /// One above it, or the machine's memory.
+    Outside,
 }
 
 /// One fence. Dropping it takes it down.
 #[derive(Debug)]
 pub struct Fence {
     group: Arc<Group>,
-    /// Kills that somebody was told of.
-    claimed: AtomicU64,
+    /// Kills that somebody was told of: inside, and outside.
+    claimed: [AtomicU64; 2],
     shared: Arc<Shared>,
 }
 
@@ -179,8 +218,14 @@ impl Fences {
         let memory = base.join(&name);
         make(&memory)?;
         let bounds = shared.state().bounds;
-        let made =
-            Group { version, memory, cpu: None, limit: AtomicU64::new(0), ended: OnceLock::new() };
+        let made = Group {
+            version,
+            memory,
+            cpu: None,
+            limit: AtomicU64::new(0),
+            counted: Mutex::default(),
+            ended: OnceLock::new(),
+        };
         let mut group = match made.set_limit(bounds.limit(0, 0)) {
             Ok(()) => made,
             Err(error) => {
@@ -198,7 +243,7 @@ impl Fences {
         });
         let group = Arc::new(group);
         shared.state().standing.push(Arc::downgrade(&group));
-        Ok(Fence { group, claimed: AtomicU64::new(0), shared: Arc::clone(shared) })
+        Ok(Fence { group, claimed: Default::default(), shared: Arc::clone(shared) })
     }
 
     /// What the operator allows worker and Chromium together, from now on.
@@ -274,12 +319,19 @@ impl Fence {
     }
 
     /// Whether the kernel killed a process in it for want of memory that nobody
-    /// was told of yet.
+    /// was told of yet, and for which limit.
     #[must_use]
-    pub fn claim_kill(&self) -> bool {
-        let (inner, outer) = self.group.kills();
-        let more = |claimed: u64| (claimed < inner + outer).then_some(claimed + 1);
-        self.claimed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    pub fn claim_kill(&self) -> Option<Killed> {
+        let (inside, outside) = self.group.kills();
+        let [of_inside, of_outside] = &self.claimed;
+        let claim = |claimed: &AtomicU64, kills: u64| {
+            let more = |claimed: u64| (claimed < kills).then_some(claimed + 1);
+            claimed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        };
+        if claim(of_inside, inside) {
+            return Some(Killed::Inside);
+        }
+        claim(of_outside, outside).then_some(Killed::Outside)
     }
 
     /// The group that bounds its memory.
@@ -342,18 +394,49 @@ impl Group {
 
     /// Processes killed in it: at its own limit, and at somebody else's.
     fn kills(&self) -> (u64, u64) {
+        self.count(false)
+    }
+
+    /// Looks at the counters; `on`: what they say now is what the next kills are compared with.
+    fn count(&self, on: bool) -> (u64, u64) {
         if let Some(kills) = self.ended.get() {
             return *kills;
         }
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        // Kills first: what failed before them is then counted too.
         let kills = cgroup::field(&self.read(self.version.kills()), "oom_kill ").unwrap_or(0);
-        let full = match self.version {
-            Version::One => self.read("memory.failcnt").trim().parse().unwrap_or(0),
-            Version::Two => cgroup::field(&self.read("memory.events"), "oom ").unwrap_or(0),
+        let reached = self.reached();
+        let fresh = kills.saturating_sub(counted.inside + counted.outside);
+        if reached.killed_since(counted.reached[0]) {
+            counted.inside += fresh;
+        } else {
+            counted.outside += fresh;
+        }
+        if on {
+            counted.reached = [counted.reached[1], reached];
+        }
+        (counted.inside, counted.outside)
+    }
+
+    fn reached(&self) -> Reached {
+        let times = |dir: &Path| -> Option<u64> {
+            fs::read_to_string(dir.join("memory.failcnt")).ok()?.trim().parse().ok()
         };
-        if full > 0 { (kills, 0) } else { (0, kills) }
+        match self.version {
+            Version::One => Reached {
+                own: times(&self.memory).unwrap_or(0),
+                above: self.memory.ancestors().skip(1).map_while(times).sum(),
+            },
+            // Counted only where nothing could be reclaimed.
+            Version::Two => {
+                let times = cgroup::field(&self.read("memory.events"), "oom ").unwrap_or(0);
+                Reached { own: times.saturating_mul(TRIES), above: 0 }
+            }
+        }
     }
 
     fn follow(&self, bounds: Bounds) -> io::Result<()> {
+        self.count(true);
         let usage = self.read(self.version.usage());
         // It is being taken down.
         let Ok(used) = usage.trim().parse() else { return Ok(()) };
@@ -387,6 +470,14 @@ impl Group {
         if let Err(error) = fs::write(self.memory.join(file), value) {
             tracing::debug!(%error, file, "a browser may be swapped out");
         }
+    }
+}
+
+impl Reached {
+    /// Whether a process that was killed since then was killed at the fence's own limit.
+    fn killed_since(self, then: Self) -> bool {
+        let own = self.own.saturating_sub(then.own);
+        own >= TRIES || own > self.above.saturating_sub(then.above)
     }
 }
 

@@ -216,14 +216,15 @@ fn kills_are_told_once_and_told_apart() {
     let tree = Tree::hybrid();
     let fences = tree.prepare().unwrap();
     let (full, other) = (fences.raise().unwrap(), fences.raise().unwrap());
-    assert!(!full.claim_kill());
+    assert_eq!(full.claim_kill(), None);
     tree.file(&format!("{OURS}/memory.oom_control"), "under_oom 0\noom_kill 2\n");
     tree.file(&format!("{OURS}/memory.failcnt"), "17\n");
     let second = "sys/fs/cgroup/memory/app/tillroll-77-2";
     tree.file(&format!("{second}/memory.oom_control"), "oom_kill 1\n");
     tree.file(&format!("{second}/memory.failcnt"), "0\n");
-    assert!(full.claim_kill() && full.claim_kill() && !full.claim_kill());
-    assert!(other.claim_kill() && !other.claim_kill());
+    let inside = Some(Killed::Inside);
+    assert_eq!([full.claim_kill(), full.claim_kill(), full.claim_kill()], [inside, inside, None]);
+    assert_eq!([other.claim_kill(), other.claim_kill()], [Some(Killed::Outside), None]);
     let standing = fences.standing();
     assert_eq!((standing.kills, standing.outer_kills, standing.outside(5)), (2, 1, 6));
     drop(full);
@@ -240,7 +241,50 @@ fn in_version_2_the_group_above_has_counted_them_too() {
     tree.file(events, "low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\noom_group_kill 0\n");
     let standing = fences.standing();
     assert_eq!((standing.kills, standing.outside(1)), (1, 0));
-    assert!(fence.claim_kill());
+    assert_eq!(fence.claim_kill(), Some(Killed::Inside));
+    // One more, and nothing was full but the group above.
+    fences.follow(MIB);
+    fences.follow(MIB);
+    tree.file(events, "low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\noom_group_kill 0\n");
+    assert_eq!(fence.claim_kill(), Some(Killed::Outside));
+    assert_eq!((fences.standing().kills, fences.standing().outer_kills), (1, 1));
+}
+
+#[test]
+fn a_kill_is_the_fences_only_where_its_own_limit_was_what_was_short() {
+    let above = "sys/fs/cgroup/memory/app";
+    let (none, inside, outside) = (None, Some(Killed::Inside), Some(Killed::Outside));
+    // How often the fence's limit was reached long ago, lately, and those above it, lately.
+    for (long_ago, own, of_others, whose) in [
+        (0, 16, 0, inside),
+        (900, 16, 0, inside),
+        (900, 0, 16, outside),
+        (900, 0, 0, outside),
+        // Files were given back, and the kill was for the other limit.
+        (0, 2, 16, outside),
+        (0, 5, 0, inside),
+        // Where both were full it may have been either: the fence's tries are all there.
+        (0, 20, 5_000, inside),
+    ] {
+        let tree = Tree::hybrid();
+        let fences = tree.prepare().unwrap();
+        let fence = fences.raise().unwrap();
+        let counters = |failed: u64, failed_above: u64, kills: u64| {
+            tree.file(&format!("{OURS}/memory.failcnt"), &format!("{failed}\n"));
+            tree.file(&format!("{above}/memory.failcnt"), &format!("{failed_above}\n"));
+            tree.file(&format!("{OURS}/memory.oom_control"), &format!("oom_kill {kills}\n"));
+        };
+        counters(long_ago, 7, 0);
+        fences.follow(MIB);
+        fences.follow(MIB);
+        assert_eq!(fence.claim_kill(), none);
+        // A look may come between the tries and the kill.
+        counters(long_ago + own, 7 + of_others, 0);
+        fences.follow(MIB);
+        counters(long_ago + own, 7 + of_others, 1);
+        assert_eq!(fence.claim_kill(), whose, "{long_ago} {own} {of_others}");
+        assert_eq!(fences.standing().kills, u64::from(whose == inside));
+    }
 }
 
 #[test]

@@ -112,6 +112,7 @@ impl Tactics {
             job: super::id(waiting.job),
             predicted: if self.flaw == Flaw::NoDebits { 0 } else { waiting.predicted },
             warm,
+            aside: 0,
             alone: waiting.alone,
             waited: time(now - waiting.since.unwrap_or(now)),
         };

@@ -21,11 +21,8 @@ call('HINCRBY', KEYS[1], 'attempts', -1)
 if ARGV[8] ~= '' then
   call('HSET', KEYS[1], 'needs', ARGV[8])
 end
-local due = ARGV[9] == '1' and number(call('HGET', KEYS[1], 'due')) or 0
-if due > 0 then
-  -- It has not begun: whoever has it next is to begin in time.
-  call('HSET', KEYS[1], 'deadline', string.format('%d', due))
-  call('ZADD', P .. 'deadlines', due, name)
+if ARGV[9] == '1' then
+  not_begun(name)
 end
 if ARGV[6] == '1' then
   call('HINCRBY', KEYS[1], 'crashes', 1)

@@ -20,8 +20,17 @@ end
 local function drop_lease(name, token, worker)
   call('ZREM', P .. 'leased', name)
   call('HDEL', P .. 'claims:' .. worker, token)
-  call('HDEL', P .. 'job:' .. name, 'token', 'worker')
+  call('HDEL', P .. 'job:' .. name, 'token', 'worker', 'waits')
   call('HINCRBY', P .. 'use:' .. tenant_of(name), 'running', -1)
+end
+
+-- Of an attempt that did not begin: whoever has the job next is to begin in time.
+local function not_begun(name)
+  local due = number(call('HGET', P .. 'job:' .. name, 'due'))
+  if due > 0 then
+    call('HSET', P .. 'job:' .. name, 'deadline', string.format('%d', due))
+    call('ZADD', P .. 'deadlines', due, name)
+  end
 end
 
 local function take_lease(name, worker, token, lease_ms, at)
