@@ -169,7 +169,8 @@ fn envelope(frame: &[u8]) {
             });
             assert!(inside, "{}", String::from_utf8_lossy(frame));
         }
-        Ok(Message::Failure { error, .. }) => assert!(error.message.len() <= frame.len()),
+        // Of an error that cannot be read there are words of ours.
+        Ok(Message::Failure { error, .. }) => assert!(error.message.len() <= frame.len().max(32)),
         Err(why) => assert!(!why.is_empty()),
     }
 }
