@@ -14,6 +14,9 @@
 //! | [`ledger`] | what workers tell each other through Redis and shared memory | whoever has these |
 //! | [`document`] | markup that is looked at before it is rendered | whoever fills in a receipt |
 //! | [`urls`] | what a document asks for; the URL of Redis | the same; operators |
+//! | [`asset`] | a file that is stored for a tenant: its name, a line end, its bytes | operators, from whoever sent it to them |
+//! | [`image`] | the header of an image | producers; whoever fills in a receipt |
+//! | [`rules`] | a tenant's isolation and scripts, as Redis keeps them: a line each | whoever has Redis; a newer release |
 
 #![allow(unreachable_pub, reason = "in the fuzzer's crate they are reached")]
 
@@ -23,6 +26,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use time::macros::datetime;
 
@@ -33,7 +38,10 @@ use crate::config::values::{
 };
 use crate::job::length::{Height, Length, MAX_POINTS, Paper};
 use crate::job::options::{self as job_options, Info};
-use crate::job::{Asset, MAX_ELEMENT_BYTES, Name, Priority, image};
+use crate::job::{
+    Asset, Isolation as Sharing, MAX_ELEMENT_BYTES, Name, Priority, Rules, font, image as images,
+    sniff,
+};
 use crate::memory::document::Features;
 use crate::memory::predictor::{KINDS, Kind, Predictor};
 use crate::memory::probe::Probe;
@@ -161,7 +169,8 @@ fn envelope(frame: &[u8]) {
             });
             assert!(inside, "{}", String::from_utf8_lossy(frame));
         }
-        Ok(Message::Failure { error, .. }) => assert!(error.message.len() <= frame.len()),
+        // Of an error that cannot be read there are words of ours.
+        Ok(Message::Failure { error, .. }) => assert!(error.message.len() <= frame.len().max(32)),
         Err(why) => assert!(!why.is_empty()),
     }
 }
@@ -302,10 +311,12 @@ pub fn document(data: &[u8]) {
     assert!(shape.depth <= shape.nodes && shape.nodes <= html.len() as u64);
     let limited = tags::shape(html, 3, 2);
     assert_eq!(limited.nodes > 3 || limited.depth > 2, shape.nodes > 3 || shape.depth > 2);
-    assert!(image::inline_pixels(html) == 0 || html.to_ascii_lowercase().contains("data:"));
-    assert!(image::pixels(data).is_none_or(|pixels| pixels < u64::MAX));
-    assert!(!markup::leaves_traces("<p>") && !markup::may_be_tall("<p>"));
-    let _both = (markup::leaves_traces(html), markup::may_be_tall(html));
+    assert!(images::inline_pixels(html) == 0 || html.to_ascii_lowercase().contains("data:"));
+    assert!(images::pixels(data).is_none_or(|pixels| pixels < u64::MAX));
+    let look = markup::look(html, 1_000);
+    assert!(look.tall == markup::Tall::No || markup::look(html, 1).tall != markup::Tall::No);
+    assert!(!look.many_tags || html.len() > 2_000);
+    assert_eq!(markup::look(html, 0).tall, markup::Tall::No);
 
     let shelf = Shelf::of(&Arc::from([]));
     let based = shelf.with_base(html, "");
@@ -349,13 +360,68 @@ pub fn urls(data: &[u8]) {
     }
 }
 
+/// What is taken for an asset can be shown, and what is refused is refused with a remedy.
+pub fn asset(data: &[u8]) {
+    let mut parts = data.splitn(2, |byte| *byte == b'\n');
+    let name = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
+    let file = parts.next().unwrap_or_default();
+    match sniff::media_type(&name, file) {
+        Ok("text/css" | "image/svg+xml") => assert!(std::str::from_utf8(file).is_ok()),
+        Ok(media) if media.starts_with("font/") => {
+            assert!(font::is_whole(file));
+            // These two say how long they are.
+            let says = media.starts_with("font/woff");
+            assert!(!says || !font::is_whole(&file[..file.len() - 1]));
+        }
+        Ok(media) => {
+            assert!(media.starts_with("image/"), "{media}");
+            assert!(images::size(file).is_some_and(|(width, height)| width > 0 && height > 0));
+        }
+        Err(problem) => {
+            assert!(!problem.remedy.is_empty() && problem.code.starts_with("asset_"));
+            assert!(name.len() > 200 || problem.message.len() < LONGEST_MESSAGE);
+        }
+    }
+}
+
+/// A size that a beginning tells is that of the whole, inlined as well.
+pub fn image(data: &[u8]) {
+    let size = images::size(data);
+    assert_eq!(images::pixels(data), size.map(|(w, h)| u64::from(w) * u64::from(h)));
+    // An AVIF names several, of which the largest counts.
+    if let Some(begun) = images::size(&data[..data.len() / 2])
+        && data.get(4..8) != Some(b"ftyp")
+    {
+        assert_eq!(size, Some(begun));
+    }
+    if data.len() < 64 * 1024 {
+        let inlined = format!("<img src='data:image/x;base64,{}'>", STANDARD.encode(data));
+        assert_eq!(images::inline_pixels(&inlined), images::pixels(data).unwrap_or(0));
+    }
+}
+
+/// Words that nobody knows are as strict as can be, and what was read is written as the same.
+pub fn rules(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (isolation, scripts) = text.split_once('\n').unwrap_or((&text, ""));
+    let rules = Rules::read(isolation, scripts);
+    assert_eq!(rules.isolation.is_none(), isolation.is_empty());
+    assert_eq!(rules.scripts.is_none(), scripts.is_empty());
+    assert!(rules.scripts != Some(true) || scripts == "on");
+    if let Some(sharing) = rules.isolation {
+        assert!(sharing == Sharing::Job || sharing.as_str() == isolation);
+        let scripts = rules.scripts.map_or("", |on| if on { "on" } else { "off" });
+        assert_eq!(Rules::read(sharing.as_str(), scripts), rules);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 9] = [
+    const TARGETS: [Target; 12] = [
         ("wire", wire),
         ("options", options),
         ("settings", settings),
@@ -365,6 +431,9 @@ mod tests {
         ("ledger", ledger),
         ("document", document),
         ("urls", urls),
+        ("asset", asset),
+        ("image", image),
+        ("rules", rules),
     ];
 
     /// Every file of the corpus, by target.

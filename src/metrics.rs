@@ -129,6 +129,8 @@ labels! {
         Hung = "hung",
         /// It took too much memory, and was killed.
         Memory = "memory",
+        /// It did not keep to the protocol, and was killed.
+        Suspect = "suspect",
     }
 }
 

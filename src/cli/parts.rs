@@ -14,6 +14,7 @@ use crate::pool::recycle::RecyclePolicy;
 use crate::pool::{Pool, PoolConfig, ScriptPolicy};
 use crate::queue::{Address, LimitSettings, Queue, QueueConfig, QueueError};
 use crate::renderer::browser::{BrowserConfig, PROFILE_ROOT};
+use crate::renderer::cdp;
 use crate::renderer::engine::{self, Search};
 use crate::renderer::fence::Fences;
 use crate::renderer::files::Files;
@@ -195,7 +196,8 @@ pub(super) fn fences(session: &Session, governor: &Governor) -> Option<Arc<dyn F
         Ok(fences) => {
             let (place, cpu) = fences.places();
             let (below, cpu_weight) = (place.display(), cpu.is_some());
-            tracing::info!(%below, cpu_weight, "each browser gets a fence of its own");
+            let task_limit = fences.tasks().is_some();
+            tracing::info!(%below, cpu_weight, task_limit, "each browser gets a fence of its own");
             governor.fence(fences.clone());
             Some(crate::worker::fences(fences))
         }
@@ -264,6 +266,7 @@ pub(super) fn pool(
     let mut browser = BrowserConfig::new(engine, jail);
     browser.nice = i32::from(renderer.nice.get());
     browser.fences = fences;
+    browser.frame_limit = cdp::frame_limit(renderer.max_pdf.bytes());
     Ok(Pool::start(PoolConfig {
         launcher,
         browser,

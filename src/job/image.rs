@@ -1,17 +1,19 @@
-//! How many pixels an image has, from its header. Pure.
+//! How large an image is, from its header. Pure.
 //!
 //! A file of a few kilobytes may decode to gigabytes, so what it will take is
 //! told before anything decodes it. The file's own marks decide, whatever its
-//! name or media type says.
+//! name or media type says. A header that a browser would not read either says
+//! nothing: such a file shows nothing.
 
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-/// How much of a file is looked at: a JPEG's size may follow a preview picture.
+/// How much of an inlined file is looked at: a JPEG's size may follow a preview
+/// picture and a colour profile.
 const HEAD: usize = 256 * 1024;
 /// An AVIF's boxes with its size stand before the pictures themselves.
-const AVIF_HEAD: usize = 4096;
+const AVIF_HEAD: usize = 64 * 1024;
 
 /// As browsers read it: padding or not, bits left over or not.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -25,17 +27,26 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// anything else, such as SVG, and where the header does not say.
 #[must_use]
 pub fn pixels(file: &[u8]) -> Option<u64> {
-    let head = file.get(..HEAD).unwrap_or(file);
-    let (width, height) = match head {
-        [0x89, b'P', b'N', b'G', ..] => (be32(head, 16)?, be32(head, 20)?),
-        [b'G', b'I', b'F', b'8', ..] => (le16(head, 6)?, le16(head, 8)?),
-        [0xff, 0xd8, ..] => jpeg(head)?,
-        [b'R', b'I', b'F', b'F', ..] if head.get(8..12) == Some(b"WEBP") => webp(head)?,
-        [b'B', b'M', ..] => (le_magnitude(head, 18)?, le_magnitude(head, 22)?),
-        _ if head.get(4..8) == Some(b"ftyp") => avif(head)?,
-        _ => return None,
-    };
+    let (width, height) = size(file)?;
     Some(u64::from(width).saturating_mul(u64::from(height)))
+}
+
+/// Width and height, of which one may be 0; `None` where [`pixels`] is. Takes time
+/// for the headers alone, which may be all of the file.
+#[must_use]
+pub fn size(file: &[u8]) -> Option<(u32, u32)> {
+    match file {
+        // The first chunk is the header, or it is no PNG.
+        [0x89, b'P', b'N', b'G', ..] if file.get(12..16) == Some(b"IHDR") => {
+            Some((be32(file, 16)?, be32(file, 20)?))
+        }
+        [b'G', b'I', b'F', b'8', ..] => Some((le16(file, 6)?, le16(file, 8)?)),
+        [0xff, 0xd8, ..] => jpeg(file),
+        [b'R', b'I', b'F', b'F', ..] if file.get(8..12) == Some(b"WEBP") => webp(file),
+        [b'B', b'M', ..] => Some((le_magnitude(file, 18)?, le_magnitude(file, 22)?)),
+        _ if file.get(4..8) == Some(b"ftyp") => avif(file),
+        _ => None,
+    }
 }
 
 /// The pixels of all images in `data:` URLs of a document or style sheet
@@ -134,8 +145,10 @@ fn jpeg(file: &[u8]) -> Option<(u32, u32)> {
 fn webp(file: &[u8]) -> Option<(u32, u32)> {
     match file.get(12..16)? {
         b"VP8X" => Some((le24(file, 24)? + 1, le24(file, 27)? + 1)),
-        b"VP8 " => Some((le16(file, 26)? & 0x3fff, le16(file, 28)? & 0x3fff)),
-        b"VP8L" => {
+        b"VP8 " if file.get(23..26) == Some(b"\x9d\x01\x2a") => {
+            Some((le16(file, 26)? & 0x3fff, le16(file, 28)? & 0x3fff))
+        }
+        b"VP8L" if file.get(20) == Some(&0x2f) => {
             let bits = u32::from_le_bytes(file.get(21..25)?.try_into().ok()?);
             Some(((bits & 0x3fff) + 1, ((bits >> 14) & 0x3fff) + 1))
         }
@@ -230,9 +243,29 @@ mod tests {
         ] {
             assert_eq!(pixels(&file), Some(want), "{name}");
         }
-        for other in [&b"<svg/>"[..], b"", b"\x89PNG", b"\xff\xd8\xff\xda\0\0", b"RIFF1234WAVE"] {
-            assert_eq!(pixels(other), None, "{other:?}");
+        let no_header = [&png(5, 5)[..12], b"IDAT", &png(5, 5)[16..]].concat();
+        for other in [
+            &b"<svg/>"[..],
+            b"",
+            b"\x89PNG",
+            b"\xff\xd8\xff\xda\0\0",
+            b"RIFF1234WAVE",
+            &riff(b"VP8 ", &[7; 20]),
+            &riff(b"VP8L", &[7; 20]),
+            &no_header,
+        ] {
+            assert_eq!(size(other), None, "{other:?}");
         }
+        assert_eq!(size(&png(3, 0)), Some((3, 0)));
+    }
+
+    /// A photograph from a printing house: its profile alone is longer than what is
+    /// looked at of an inlined one.
+    #[test]
+    fn a_size_behind_long_segments_is_found() {
+        let file = jpeg_after(&[(0xe2, 65_000); 9]);
+        assert!(file.len() > 2 * HEAD);
+        assert_eq!(pixels(&file), Some(12_000_000));
     }
 
     #[test]

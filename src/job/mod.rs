@@ -6,7 +6,7 @@
 //!
 //! * [`wire`]: the framing (header line, document) and the header's fields.
 //! * [`assets`]: images, fonts and style sheets that come with the document.
-//! * [`image`]: how many pixels an image has, from its header.
+//! * [`image`]: how large an image is, from its header; [`font`]: whether a font is whole.
 //! * [`shared`]: which of its tenant's assets a job gets; [`sniff`]: what a file is, by its
 //!   content and its name.
 //! * [`options`]: the print options of the header's `options` object.
@@ -17,6 +17,7 @@
 
 pub mod assets;
 pub mod fields;
+pub mod font;
 pub mod image;
 pub mod length;
 pub mod options;

@@ -3,10 +3,13 @@
 //! An asset that stays is served to every document of its tenant, so what it says
 //! of itself is looked at once, when it is stored: images and fonts by the bytes
 //! that their formats begin with, SVG by its root, a style sheet by its name and
-//! by being text. Whatever else there is, is refused.
+//! by being text. Whatever else there is, is refused, and so is what could show
+//! nothing: an image whose header does not say how large it is, a font of which a
+//! part is missing.
 
 use super::assets::media_type_of;
 use super::fields::Problem;
+use super::{font, image};
 
 /// SVG's root stands within so many bytes: comments and a doctype may come before it.
 const HEAD: usize = 4096;
@@ -14,7 +17,8 @@ const HEAD: usize = 4096;
 /// The media type of a file, where its content and its name agree.
 ///
 /// # Errors
-/// Where it is of no kind that is served, or its name says another one.
+/// Where it is of no kind that is served, its name says another one, or it is
+/// damaged.
 pub fn media_type(name: &str, bytes: &[u8]) -> Result<&'static str, Problem> {
     if bytes.is_empty() {
         return Err(Problem::new(
@@ -31,7 +35,7 @@ pub fn media_type(name: &str, bytes: &[u8]) -> Result<&'static str, Problem> {
             format!("{name} is {named} by its name and {found} by its content"),
             "give it the ending of what it is, here and in the documents, or convert it",
         )),
-        (Some(found), _) => Ok(found),
+        (Some(found), _) => whole(name, bytes, found),
         (None, named) => Err(Problem::new(
             "asset_type",
             match named {
@@ -40,6 +44,29 @@ pub fn media_type(name: &str, bytes: &[u8]) -> Result<&'static str, Problem> {
             },
             "use PNG, JPEG, GIF, WebP, AVIF, SVG, WOFF, WOFF2, TrueType, OpenType, or UTF-8 text \
              whose name ends in .css; convert other formats first",
+        )),
+    }
+}
+
+/// Refuses what begins as a file of its kind and is none.
+fn whole(name: &str, bytes: &[u8], media: &'static str) -> Result<&'static str, Problem> {
+    let length = bytes.len();
+    let what = match media {
+        "image/svg+xml" | "text/css" => return Ok(media),
+        _ if media.starts_with("font/") => {
+            (!font::is_whole(bytes)).then_some("its table directory does not fit into")
+        }
+        _ => image::size(bytes)
+            .is_none_or(|(width, height)| width == 0 || height == 0)
+            .then_some("its width and height cannot be read from"),
+    };
+    match what {
+        None => Ok(media),
+        Some(what) => Err(Problem::new(
+            "asset_damaged",
+            format!("{name} begins as {media}, but {what} its {length} bytes"),
+            "look whether all of the file is there (an upload or a copy may have been cut off), \
+             and export it again from the program that made it",
         )),
     }
 }
@@ -100,22 +127,30 @@ fn is_style_sheet(named: Option<&str>, bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+    use super::super::font::tests::{sfnt_file, woff_file, woff2_file};
+
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x02\0\0\0\x03";
+    const JPEG: &[u8] = b"\xff\xd8\xff\xe0\0\x04\0\0\xff\xc0\0\x11\x08\0\x03\0\x02\x03";
+    const GIF: &[u8] = b"GIF89a\x02\0\x03\0";
+    const WEBP: &[u8] = b"RIFF\x16\0\0\0WEBPVP8L\x0a\0\0\0\x2f\x01\x80\0\0";
+    const AVIF: &[u8] = b"\0\0\0\x10ftypavif\0\0\0\0\0\0\0\x14ispe\0\0\0\0\0\0\0\x02\0\0\0\x03";
 
     #[test]
     fn content_and_name_agree() {
+        let (ttf, otf) = (sfnt_file(&[0, 1, 0, 0]), sfnt_file(b"OTTO"));
+        let (woff, woff2) = (woff_file(), woff2_file());
         let cases: &[(&str, &[u8], &str)] = &[
             ("logo.png", PNG, "image/png"),
             ("LOGO.PNG", PNG, "image/png"),
             ("logo", PNG, "image/png"),
-            ("a.jpeg", b"\xff\xd8\xff\xe0", "image/jpeg"),
-            ("a.gif", b"GIF89a..", "image/gif"),
-            ("a.webp", b"RIFF\x01\0\0\0WEBPVP8 ", "image/webp"),
-            ("a.avif", b"\0\0\0\x1cftypavif", "image/avif"),
-            ("a.woff", b"wOFF\0\x01", "font/woff"),
-            ("a.woff2", b"wOF2\0\x01", "font/woff2"),
-            ("a.ttf", b"\0\x01\0\0\0", "font/ttf"),
-            ("a.otf", b"OTTO\0", "font/otf"),
+            ("a.jpeg", JPEG, "image/jpeg"),
+            ("a.gif", GIF, "image/gif"),
+            ("a.webp", WEBP, "image/webp"),
+            ("a.avif", AVIF, "image/avif"),
+            ("a.woff", &woff, "font/woff"),
+            ("a.woff2", &woff2, "font/woff2"),
+            ("a.ttf", &ttf, "font/ttf"),
+            ("a.otf", &otf, "font/otf"),
             ("a.css", b"@font-face{}", "text/css"),
             ("a.css", "p::after{content:'\u{20b9}'}".as_bytes(), "text/css"),
             ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml"),
@@ -129,6 +164,43 @@ mod tests {
         for (name, bytes, media) in cases {
             assert_eq!(media_type(name, bytes).ok(), Some(*media), "{name}");
         }
+    }
+
+    #[test]
+    fn what_begins_well_and_could_show_nothing_is_refused() {
+        let refused = |name: &str, bytes: &[u8]| {
+            let problem = media_type(name, bytes).unwrap_err();
+            assert_eq!(problem.code, "asset_damaged", "{name}: {}", problem.message);
+            let length = format!("{} bytes", bytes.len());
+            assert!(problem.message.contains(&length), "{}", problem.message);
+            assert!(problem.remedy.contains("export it again"), "{}", problem.remedy);
+        };
+        let fonts = [
+            ("a.ttf", sfnt_file(&[0, 1, 0, 0])),
+            ("a.otf", sfnt_file(b"OTTO")),
+            ("a.woff", woff_file()),
+            ("a.woff2", woff2_file()),
+        ];
+        for (name, font) in &fonts {
+            refused(name, &font[..font.len() - 1]);
+            refused(name, &font[..6]);
+        }
+        for (name, file, signature) in [
+            ("a.png", PNG, 8),
+            ("a.jpg", JPEG, 3),
+            ("a.gif", GIF, 6),
+            ("a.webp", WEBP, 12),
+            ("a.avif", AVIF, 12),
+        ] {
+            refused(name, &file[..signature]);
+            // In a GIF any bytes are a width and a height.
+            if name != "a.gif" {
+                refused(name, &[&file[..signature], b"no header, though of some length"].concat());
+            }
+        }
+        // No height.
+        refused("a.png", &[&PNG[..20], &[0; 4]].concat());
+        refused("a.gif", &[&GIF[..8], &[0; 2]].concat());
     }
 
     #[test]

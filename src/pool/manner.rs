@@ -135,6 +135,7 @@ impl Shared {
         let death = match browser.death() {
             _ if lives => Death::Stopped,
             None | Some(CloseReason::Requested) => Death::Hung,
+            Some(CloseReason::Malformed(_)) => Death::Suspect,
             Some(_) => Death::Crashed,
         };
         if death != Death::Stopped {

@@ -168,8 +168,8 @@ impl Pool {
             busy: Mutex::default(),
             own: Mutex::default(),
             watch: Watched::default(),
-            state: watch::Sender::new(BrowserState::Starting),
-            readiness: watch::Sender::new(BrowserState::Starting.readiness()),
+            state: watch::Sender::new(BrowserState::Starting(None)),
+            readiness: watch::Sender::new(BrowserState::Starting(None).readiness()),
             upkeep: watch::Sender::new(Upkeep::default()),
             changed: Notify::new(),
             stop: CancellationToken::new(),
@@ -191,7 +191,7 @@ impl Pool {
         loop {
             match &*state.borrow_and_update() {
                 BrowserState::Ready(common) if !common.browser.is_dead() => return Ok(()),
-                BrowserState::Ready(_) | BrowserState::Starting => {}
+                BrowserState::Ready(_) | BrowserState::Starting(_) => {}
                 BrowserState::Unavailable(failure) => return Err(failure.clone()),
                 BrowserState::Closed => return Err(closed()),
             }
@@ -333,7 +333,7 @@ impl Shared {
             }
             // A renderer that dies with its browser is nobody's fault.
             Err(failed) if browser_died && failed.failure.class == Class::Renderer => {
-                Err(Failed::browser_died().failure)
+                Err(Failed::browser_died_of(warm.browser.death().as_ref()).failure)
             }
             Err(failed) => Err(failed.failure),
         }
@@ -469,7 +469,7 @@ impl Shared {
                 BrowserState::Ready(common) if !common.browser.is_dead() => {
                     return Ok((common.browser.clone(), common.user()));
                 }
-                BrowserState::Ready(_) | BrowserState::Starting => {}
+                BrowserState::Ready(_) | BrowserState::Starting(_) => {}
                 BrowserState::Unavailable(failure) => return Err(failure.clone()),
                 BrowserState::Closed => return Err(closed()),
             }

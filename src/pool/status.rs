@@ -16,7 +16,7 @@ pub struct PoolStatus {
     pub pid: Option<u32>,
     /// What it calls itself.
     pub version: Option<String>,
-    /// Why none can be launched.
+    /// Why none can be launched, or why the one before was ended.
     pub error: Option<String>,
     /// The bound.
     pub max_contexts: usize,
@@ -57,7 +57,7 @@ impl Pool {
         let (alive, idle, max) =
             self.shared.contexts(|contexts| (contexts.alive(), contexts.idle(), contexts.max()));
         let (browser, ready, error) = match &*self.shared.state.borrow() {
-            BrowserState::Starting => ("starting", None, None),
+            BrowserState::Starting(after) => ("starting", None, after.clone()),
             BrowserState::Ready(common) => ("ready", Some(common.browser.clone()), None),
             BrowserState::Unavailable(failure) => {
                 ("unavailable", None, Some(failure.message.clone()))

@@ -31,8 +31,9 @@ use crate::renderer::files::Seen;
 /// What there is to render with.
 #[derive(Debug, Clone)]
 pub(super) enum BrowserState {
-    /// A launch is under way.
-    Starting,
+    /// A launch is under way; after what the one before did, where somebody should
+    /// know.
+    Starting(Option<String>),
     /// This one, unless it has just died.
     Ready(Common),
     /// The last launch failed, for this reason; the next follows.
@@ -47,7 +48,8 @@ impl BrowserState {
     pub(super) fn readiness(&self) -> Readiness {
         match self {
             Self::Ready(_) => Ok(()),
-            Self::Starting => Err("the browser is starting".to_owned()),
+            Self::Starting(None) => Err("the browser is starting".to_owned()),
+            Self::Starting(Some(after)) => Err(format!("the browser is starting again: {after}")),
             Self::Unavailable(failure) => Err(format!("{}; {}", failure.message, failure.remedy)),
             Self::Closed => Err("the pool is closed".to_owned()),
         }
@@ -134,22 +136,25 @@ fn offer(shared: &Shared, common: &Common) {
 
 /// A browser died, and there is none until another is launched.
 fn mourn(shared: &Arc<Shared>, browser: &Browser) {
-    let reason = browser.death().map_or_else(|| "unknown".to_owned(), |reason| reason.to_string());
+    let death = browser.death();
+    let reason = death.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string);
     tracing::warn!(pid = browser.pid(), reason, "the browser died; launching another");
     count_death(shared, browser);
-    shared.enter(BrowserState::Starting);
+    let suspect = matches!(death, Some(CloseReason::Malformed(_)));
+    shared.enter(BrowserState::Starting(suspect.then_some(reason)));
     // Their renderers died with it. Busy ones are given up by their jobs.
     shared.drop_dead();
 }
 
 pub(super) fn count_death(shared: &Shared, browser: &Browser) {
     shared.counters(|counters| counters.deaths += 1);
-    // We end a browser ourselves only where it no longer answers.
-    let ours = matches!(browser.death(), Some(CloseReason::Requested));
-    metrics::browser_ended(match ours {
-        true => Death::Hung,
-        false if fell_to_kernel(browser).is_some() => Death::Memory,
-        false => Death::Crashed,
+    metrics::browser_ended(match browser.death() {
+        // We end a browser ourselves only where it no longer answers,
+        Some(CloseReason::Requested) => Death::Hung,
+        // or what it says is not to be trusted.
+        Some(CloseReason::Malformed(_)) => Death::Suspect,
+        _ if fell_to_kernel(browser).is_some() => Death::Memory,
+        _ => Death::Crashed,
     });
 }
 
@@ -161,4 +166,20 @@ pub(super) fn unavailable(error: &LaunchError) -> Failure {
         cause = next.source();
     }
     Failure::new(Class::Dependency, "browser_unavailable", message, error.remedy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_browser_was_ended_for_is_said_until_another_is_there() {
+        assert_eq!(
+            BrowserState::Starting(None).readiness().unwrap_err(),
+            "the browser is starting"
+        );
+        let reason = CloseReason::Malformed("it is no JSON").to_string();
+        let after = BrowserState::Starting(Some(reason)).readiness().unwrap_err();
+        assert!(after.contains("not a protocol message: it is no JSON"), "{after}");
+    }
 }

@@ -15,8 +15,9 @@
 //! are opened in it, and those of the old browser are closed one after the other,
 //! idle ones first and busy ones when their job is done, so that opening others
 //! never takes all of the cores; the old browser ends when the last is gone. If it
-//! does not, the browser that runs goes on, and whoever watches is told why; the
-//! same files are tried again after a pause that doubles.
+//! does not, the browser that runs goes on, and whoever watches is told why, once;
+//! the same files are tried again after a pause that doubles, and stay refused
+//! meanwhile.
 //!
 //! For a moment there are two browsers, the second one empty: some 120 MB, which
 //! is less than what the memory budget keeps in reserve.
@@ -120,7 +121,9 @@ impl Keeper {
         loop {
             let (seen, what) = self.changed(shared).await;
             tracing::info!("{what} changed on disk: trying a new browser");
-            shared.tell(UpkeepState::Checking);
+            if !self.was_refused(&seen) {
+                shared.tell(UpkeepState::Checking);
+            }
             match self.tried(shared, &seen).await {
                 Ok(browser) => {
                     tracing::info!(
@@ -190,8 +193,13 @@ impl Keeper {
         checked.map(|()| browser)
     }
 
+    fn was_refused(&self, seen: &Seen) -> bool {
+        self.refused.as_ref().is_some_and(|refused| refused.seen == *seen)
+    }
+
     fn refuse(&mut self, shared: &Shared, seen: Seen, what: &str, failure: &Failure) {
         let before = self.refused.take().filter(|refused| refused.seen == seen);
+        let is_news = before.is_none();
         let pause = before.map_or(shared.config.look_every, |refused| refused.pause);
         let pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         let again = Instant::now() + pause;
@@ -200,10 +208,14 @@ impl Keeper {
             "{what} changed on disk, and a new browser is no good: {}; the one that runs goes on; {}",
             failure.message, failure.remedy
         );
-        tracing::warn!(failure.code, again_after_s = pause.as_secs(), "{why}");
-        metrics::upkeep(false);
+        if is_news {
+            tracing::warn!(failure.code, again_after_s = pause.as_secs(), "{why}");
+            metrics::upkeep(false);
+        } else {
+            tracing::debug!(failure.code, again_after_s = pause.as_secs(), "still: {why}");
+        }
         shared.upkeep.send_modify(|upkeep| {
-            upkeep.refused += 1;
+            upkeep.refused += u64::from(is_news);
             (upkeep.state, upkeep.why) = (UpkeepState::Refused, Some(why));
         });
     }

@@ -320,8 +320,8 @@ impl Start {
         let first = contain::apply(first_pid, containment)?;
         let fence = fence(config, first_pid);
         let prepare = |what| move |source| LaunchError::Prepare { what, source };
-        let connection =
-            Connection::start(self.commands, self.replies).map_err(prepare("pipes"))?;
+        let connection = Connection::start(self.commands, self.replies, config.frame_limit)
+            .map_err(prepare("pipes"))?;
         let supervisor = Supervisor {
             connection: connection.clone(),
             child: Arc::clone(&self.child),

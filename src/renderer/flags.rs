@@ -50,8 +50,10 @@ const FLAGS: &[(&str, &str)] = &[
     ("--log-level=2", "errors only: a console message can hold a document's content"),
 ];
 
-/// Those of them that only the headless shell knows.
-const SHELL_ONLY: [&str; 2] = ["--enable-begin-frame-control", "--block-new-web-contents"];
+/// Those of them that only the headless shell gets: the full browser does not know
+/// the first two, so it must block windows as it does by itself.
+const SHELL_ONLY: [&str; 3] =
+    ["--enable-begin-frame-control", "--block-new-web-contents", "--disable-popup-blocking"];
 
 /// Features that are switched off; Chromium reads only one such list.
 const FEATURES_OFF: &[(&str, &str)] = &[

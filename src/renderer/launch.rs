@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cdp::CdpError;
+use super::cdp::{CdpError, FRAME_LIMIT};
 use super::engine::Engine;
 use super::fence::Fences;
 use super::jail::{self, Jail, JailError};
@@ -36,6 +36,9 @@ pub struct BrowserConfig {
     pub launch_timeout: Duration,
     /// How long a friendly end may take before it is killed.
     pub close_timeout: Duration,
+    /// The largest answer that is read from it, in bytes: see
+    /// [`frame_limit`](super::cdp::frame_limit).
+    pub frame_limit: usize,
     /// Where profile directories are made, if there is no jail.
     pub profile_root: PathBuf,
     /// Which engine was seen to be locked in; share it between launches.
@@ -54,6 +57,7 @@ impl BrowserConfig {
             fences: None,
             launch_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(2),
+            frame_limit: FRAME_LIMIT,
             profile_root: PathBuf::from(PROFILE_ROOT),
             seen: Seen::default(),
         }

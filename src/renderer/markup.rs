@@ -1,6 +1,7 @@
 //! What must be known about a document's markup before it is set. Pure.
 //!
-//! Neither question needs a parser; both answers err on the safe side.
+//! No question needs a parser; the answers err on the safe side. All of them
+//! together are [`look`]: some passes over the bytes, about 10 ms for each MiB.
 
 use std::borrow::Cow;
 
@@ -19,10 +20,7 @@ const LONG_TAG: usize = 512;
 const LOOKED_THROUGH: usize = 64 * 1024;
 
 /// Marks of a document that loads something, so that printing must wait for it.
-const LOADS: [&[u8]; 12] = [
-    b"url(",
-    b"@import",
-    b"image-set(",
+const LOADING_TAGS: [&[u8]; 9] = [
     b"<img",
     b"<image",
     b"<feimage",
@@ -33,6 +31,65 @@ const LOADS: [&[u8]; 12] = [
     b"<video",
     b"<input",
 ];
+/// The same, by what they begin with.
+const LOADING_RULES: [(u8, &[u8]); 3] =
+    [(b'u', b"url("), (b'@', b"@import"), (b'i', b"image-set(")];
+
+/// A document that is longer may fill any number of pages: of text alone, in a
+/// column that is wide enough for one letter.
+const LONG: usize = 64 * 1024;
+/// A number from this on, before a unit, may be the length of a page bomb.
+const FAR: u64 = 10_000;
+/// A page is taken to have so many pixels, a line of text so many.
+const PAGE_PIXELS: u64 = 1_000;
+const LINE_PIXELS: u64 = 24;
+/// One tag in so many is taken to be as high as the largest length; its unit has
+/// four pixels at most, or is a hundredth of the page.
+const HIGH_TAGS: u64 = 8;
+const UNIT_PIXELS: u64 = 4;
+
+/// Whether a document may fill more pages than it may, as far as its markup tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tall {
+    /// Hardly.
+    No,
+    /// By the height of its content.
+    ByContent,
+    /// By heights that follow that of the page, and are known only in a view as high.
+    ByView,
+}
+
+/// What is found in a document's markup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    /// See [`loads_anything`].
+    pub(crate) loads_anything: bool,
+    /// See [`has_page_rules`].
+    pub(crate) has_page_rules: bool,
+    /// See [`leaves_traces`].
+    pub(crate) leaves_traces: bool,
+    /// See [`tall`].
+    pub(crate) tall: Tall,
+    /// Whether it has more tags than a PDF may have pages.
+    pub(crate) many_tags: bool,
+    /// See [`forces_breaks`].
+    pub(crate) forces_breaks: bool,
+}
+
+/// Everything that must be known before `html` is set, where a PDF may have `pages`
+/// pages (0: any number).
+#[must_use]
+pub(crate) fn look(html: &str, pages: u64) -> Look {
+    let sizes = sizes(html.as_bytes());
+    Look {
+        loads_anything: loads_anything(html),
+        has_page_rules: has_page_rules(html),
+        leaves_traces: leaves_traces(html),
+        tall: tall(html, sizes, pages),
+        many_tags: pages > 0 && sizes.tags > pages,
+        forces_breaks: forces_breaks(html),
+    }
+}
 
 /// Takes away what a `<meta http-equiv>` would do beyond its own document.
 ///
@@ -102,9 +159,12 @@ fn is_harmless(rest: &[u8]) -> bool {
 #[must_use]
 pub(crate) fn loads_anything(html: &str) -> bool {
     let bytes = html.as_bytes();
-    bytes.iter().enumerate().any(|(at, byte)| {
-        matches!(byte, b'<' | b'@' | b'u' | b'U' | b'i' | b'I')
-            && LOADS.iter().any(|mark| starts_with(bytes, at, mark))
+    bytes.iter().enumerate().any(|(at, byte)| match byte.to_ascii_lowercase() {
+        b'<' => LOADING_TAGS.iter().any(|mark| starts_with(bytes, at, mark)),
+        first @ (b'@' | b'u' | b'i') => LOADING_RULES
+            .iter()
+            .any(|(begins, mark)| *begins == first && starts_with(bytes, at, mark)),
+        _ => false,
     })
 }
 
@@ -147,23 +207,132 @@ pub(crate) fn leaves_traces(html: &str) -> bool {
     })
 }
 
-/// Whether a length in the document may be that of a page bomb: a number of at
-/// least five digits right before a unit. Hashes and the like look so as well.
+/// Whether the document may be higher than `pages` pages: a length of ten thousand
+/// of whatever unit, more text than they hold, more lines, as many tags as fill them
+/// with the largest length there is, or lengths that are calculated. Hashes and the
+/// like look like lengths as well. What a person writes for a receipt is none of
+/// that, and is not measured.
+fn tall(html: &str, sizes: Sizes, pages: u64) -> Tall {
+    if pages == 0 {
+        return Tall::No;
+    }
+    let high = sizes.tags / HIGH_TAGS + 1;
+    if sizes.view.div_ceil(100).saturating_mul(high) > pages {
+        return Tall::ByView;
+    }
+    let pixels = pages.saturating_mul(PAGE_PIXELS);
+    let is_tall = sizes.length >= FAR
+        || html.len() > LONG
+        || sizes.length.saturating_mul(UNIT_PIXELS).saturating_mul(high) > pixels
+        || sizes.tags.saturating_add(sizes.lines).saturating_mul(LINE_PIXELS) > pixels
+        || sizes.calculated;
+    if is_tall { Tall::ByContent } else { Tall::No }
+}
+
+/// Whether a document or style sheet may force page breaks.
 #[must_use]
-pub(crate) fn may_be_tall(html: &str) -> bool {
-    let mut digits = 0;
-    html.bytes().any(|byte| match byte {
-        b'0'..=b'9' => {
-            digits += 1;
-            false
+pub(crate) fn forces_breaks(text: &str) -> bool {
+    sizes(text.as_bytes()).broken
+}
+
+/// Numbers that stand before a unit, and what may be as high as they say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Sizes {
+    /// Start tags.
+    tags: u64,
+    /// Line breaks.
+    lines: u64,
+    /// The largest number before any unit but those of a view.
+    length: u64,
+    /// The largest before a unit of the view's height or width.
+    view: u64,
+    /// Whether there are lengths that are calculated.
+    calculated: bool,
+    /// See [`forces_breaks`].
+    broken: bool,
+}
+
+impl Sizes {
+    /// A number stands before the unit that begins with `unit` and goes on with `next`.
+    fn add(&mut self, value: u64, unit: u8, next: u8) {
+        let of_view = match unit.to_ascii_lowercase() {
+            b'v' => true,
+            b's' | b'l' | b'd' => next.eq_ignore_ascii_case(&b'v'),
+            _ => false,
+        };
+        let largest = if of_view { &mut self.view } else { &mut self.length };
+        *largest = (*largest).max(value);
+    }
+
+    /// A word may begin here.
+    fn read(&mut self, bytes: &[u8], at: usize) {
+        let begins = |mark| starts_with(bytes, at, mark);
+        match bytes[at].to_ascii_lowercase() {
+            b'b' => self.broken |= begins(b"break-before") || begins(b"break-after"),
+            b'p' => self.broken |= begins(b"page:"),
+            b'c' => self.calculated |= begins(b"calc("),
+            b'z' => self.calculated |= begins(b"zoom"),
+            _ => {}
         }
-        // Five digits and an exponent are enough for anything.
-        b'a'..=b'z' | b'A'..=b'Z' | b'%' if digits >= 5 => true,
-        _ => {
-            digits = 0;
-            false
+    }
+}
+
+/// `before` times ten to the power of `exponent`.
+fn with_exponent(before: u64, exponent: u64) -> u64 {
+    let times = 10_u64.saturating_pow(u32::try_from(exponent).unwrap_or(u32::MAX));
+    before.max(1).saturating_mul(times)
+}
+
+/// Bytes with which something begins that [`sizes`] is after; most are not.
+const BEGINS: [bool; 256] = {
+    let mut begins = [false; 256];
+    let bytes = b"0123456789<\nbBpPcCzZ";
+    let mut at = 0;
+    while at < bytes.len() {
+        begins[bytes[at] as usize] = true;
+        at += 1;
+    }
+    begins
+};
+
+fn sizes(bytes: &[u8]) -> Sizes {
+    let mut sizes = Sizes::default();
+    let mut number: Option<u64> = None;
+    // Of a number in the form 1e9.
+    let mut mantissa: Option<u64> = None;
+    for (at, byte) in bytes.iter().enumerate() {
+        if number.is_none() && mantissa.is_none() && !BEGINS[usize::from(*byte)] {
+            continue;
         }
-    })
+        let next = bytes.get(at + 1).copied().unwrap_or_default();
+        match byte {
+            b'0'..=b'9' => {
+                let digit = u64::from(byte - b'0');
+                number = Some(number.unwrap_or(0).saturating_mul(10).saturating_add(digit));
+                continue;
+            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'%' => {
+                sizes.read(bytes, at);
+                if let Some(found) = number {
+                    let value = mantissa.map_or(found, |before| with_exponent(before, found));
+                    sizes.add(value, *byte, next);
+                    if mantissa.is_none()
+                        && byte.eq_ignore_ascii_case(&b'e')
+                        && (next.is_ascii_digit() || next == b'+')
+                    {
+                        (number, mantissa) = (None, Some(found));
+                        continue;
+                    }
+                }
+            }
+            b'+' if mantissa.is_some() && number.is_none() => continue,
+            b'<' => sizes.tags += u64::from(next.is_ascii_alphabetic()),
+            b'\n' => sizes.lines += 1,
+            _ => {}
+        }
+        (number, mantissa) = (None, None);
+    }
+    sizes
 }
 
 fn starts_with(bytes: &[u8], at: usize, mark: &[u8]) -> bool {
@@ -225,8 +394,7 @@ mod tests {
     fn a_million_beginnings_take_no_time() {
         for mark in ["<meta ", "<meta ' ", "<link a=\"", "http-equiv ", "<body \n"] {
             let html = mark.repeat(8_000_000 / mark.len());
-            let _ = (disarm(&html), loads_anything(&html), has_page_rules(&html));
-            let _ = (leaves_traces(&html), may_be_tall(&html));
+            let _ = (disarm(&html), look(&html, 1000));
         }
         // Just short enough to be looked through, over and over.
         let nested = format!("{}>", "<meta ".repeat(80)).repeat(16_000);
@@ -236,11 +404,68 @@ mod tests {
 
     #[test]
     fn heights_beyond_reason_are_seen() {
-        for html in ["height:10000000px", "padding:99999%", "1e0;22222vh", "x12345e9"] {
-            assert!(may_be_tall(html), "{html}");
+        for html in [
+            "height:10000000px".to_owned(),
+            "padding:99999%".to_owned(),
+            "x12345e9".to_owned(),
+            "height:9e9px".to_owned(),
+            "height:1E+7px".to_owned(),
+            "height:calc(9px*9*9*9*9*9*9*9)".to_owned(),
+            "<style>p{height:999px}</style>".to_owned() + &"<p>".repeat(2_100),
+            "<style>p{height:100mm}</style>".to_owned() + &"<p>".repeat(20_100),
+            "<pre>".to_owned() + &"\n".repeat(50_000),
+            "x".repeat(LONG + 1),
+        ] {
+            assert_eq!(look(&html, 1_000).tall, Tall::ByContent, "{:.60}", html);
+            assert_eq!(look(&html, 0).tall, Tall::No, "without a limit nothing is too much");
         }
-        for html in ["", "height:9999px", "Invoice 1234567890", "123456<b>"] {
-            assert!(!may_be_tall(html), "{html}");
+        for html in ["9999999vh".to_owned(), "p{height:99dvh}".to_owned() + &"<p>".repeat(8_000)] {
+            assert_eq!(look(&html, 1_000).tall, Tall::ByView, "{:.60}", html);
+        }
+        let receipt =
+            "<style>@page{size:80mm 297mm}td{width:100%;height:100vh;font:700 11px x}</style>\n\
+            Invoice 1234567890, 123456<b> of 2026-03-31T12:00:05Z"
+                .to_owned();
+        for html in [String::new(), "height:9999px".to_owned(), receipt + &"<td>1.00\n".repeat(300)]
+        {
+            assert_eq!(look(&html, 1_000).tall, Tall::No, "{:.60}", html);
+        }
+    }
+
+    #[test]
+    fn more_breaks_than_pages_are_possible_only_with_tags_and_rules() {
+        let bomb = |rule: &str, tags| format!("<style>p{{{rule}}}</style>{}", "<p>x".repeat(tags));
+        for rule in ["break-after:page", "page-break-before:always", "PAGE:a"] {
+            let looked = look(&bomb(rule, 1_000), 1_000);
+            assert!(looked.many_tags && looked.forces_breaks, "{rule}");
+            assert!(
+                !look(&bomb(rule, 900), 1_000).many_tags && !look(&bomb(rule, 2_000), 0).many_tags
+            );
+        }
+        assert!(!forces_breaks("p{word-break:break-all;break-inside:avoid}@page :first{}"));
+    }
+
+    #[test]
+    fn numbers_are_read_as_style_sheets_write_them() {
+        let of = |text: &str| {
+            let Sizes { tags, lines, length, view, .. } = sizes(text.as_bytes());
+            (tags + lines, length, view)
+        };
+        for (text, found) in [
+            ("", (0, 0, 0)),
+            ("12", (0, 0, 0)),
+            ("12px 7mm 100%", (0, 100, 0)),
+            ("1.5em", (0, 5, 0)),
+            ("2e3px", (0, 2000, 0)),
+            ("2e+3px", (0, 2000, 0)),
+            ("2e99px", (0, u64::MAX, 0)),
+            ("2e99999999999999999999px", (0, u64::MAX, 0)),
+            ("99999999999999999999999px", (0, u64::MAX, 0)),
+            ("3em 4e", (0, 4, 0)),
+            ("50vh 60svh 7lvmax 8dvb 9sx 10l", (0, 10, 60)),
+            ("<p></p>\n<!-- --><1>", (2, 0, 0)),
+        ] {
+            assert_eq!(of(text), found, "{text}");
         }
     }
 
@@ -284,8 +509,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_text_is_survived(html in ".{0,200}") {
-            let _ = (disarm(&html), loads_anything(&html), has_page_rules(&html));
-            let _ = (leaves_traces(&html), may_be_tall(&html));
+            let _ = (disarm(&html), look(&html, 1));
         }
     }
 }

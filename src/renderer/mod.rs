@@ -143,7 +143,7 @@ pub struct Upkeep {
     pub why: Option<String>,
     /// Browsers that were replaced because of a change.
     pub replaced: u64,
-    /// Changes that were tried and refused.
+    /// Changes that were tried and refused, each counted once however often it was tried.
     pub refused: u64,
 }
 

@@ -7,8 +7,9 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 /// The largest file that a process may write, shared memory included, in bytes:
 /// many times what a print of the largest PDF takes.
 const FILE_BYTES: u64 = 2 << 30;
-/// Processes and threads in one jail: a context has about 15, a browser 80. Where
-/// the worker runs as root the kernel does not apply it.
+/// Processes and threads in one jail: a context has about 15, a browser 80. To root
+/// the kernel does not apply it, whatever the jail calls its user: it is root outside.
+/// There the fence bounds them, where there can be one.
 const TASKS: u64 = 8192;
 
 /// Limits the process `pid` and all that it will start. `jailed`: it has a user

@@ -46,6 +46,21 @@ pub(crate) fn make(name: &str) -> Vec<u8> {
         "data_beginnings" => page(&format!("{TOTAL}<p title='{}'>", "data:".repeat(1_400_000))),
         "tall" => page(&format!("<div style='height:10000000px'></div>{TOTAL}")),
         "breaks" => page(&"<p style='break-after:page'>x".repeat(1_500)),
+        "breaks_20000" => {
+            page(&format!("<style>p{{break-after:page}}</style>{}", "<p>x".repeat(20_000)))
+        }
+        "breaks_20000_asset" => {
+            page(&format!("<link rel=stylesheet href=pages.css>{}", "<p>x".repeat(20_000)))
+        }
+        // What elements are called must not stand in the way of who counts.
+        "breaks_20000_named" => page(&format!(
+            "<style>p{{page-break-before:always}}</style><form name=body><input name=children>\
+             </form>{}",
+            "<p>x".repeat(20_000)
+        )),
+        "high_20000" => page(&format!("<style>p{{height:999px}}</style>{}", "<p>".repeat(20_000))),
+        "views_20000" => page(&format!("<style>p{{height:100vh}}</style>{}", "<p>".repeat(20_000))),
+        "exponent" => page(&format!("<div style='height:9e6px'></div>{TOTAL}")),
         "line" => page(&format!("<p>{}", "x".repeat(7 * MIB))),
         "bom" => format!("\u{feff}{}", page(TOTAL)),
         "one_line" => page(&"<p>x</p>\u{20b9}<b>".repeat(7 * MIB / 14)).replace("<b>", ""),

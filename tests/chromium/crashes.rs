@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use tillroll::failure::Failure;
+use tillroll::failure::{Class, Failure};
 use tillroll::pool::Pool;
-use tillroll::renderer::cdp::{CdpError, FRAME_LIMIT};
+use tillroll::renderer::browser::{Browser, BrowserConfig};
+use tillroll::renderer::cdp::CdpError;
 use tillroll::renderer::context::ContextOptions;
+use tillroll::renderer::launcher::Launcher;
 use tillroll::renderer::processes::{Kind, private_bytes};
 use tillroll::renderer::{Render, Rendered};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::printed::{none, page, pool, request};
+use crate::printed::{config, none, page, pool, request};
 use crate::support::{self, PATIENCE};
 
 /// 500 ms are promised on a machine that does nothing else; this one may.
@@ -140,16 +142,34 @@ async fn a_page_that_crashes_or_never_ends_holds_up_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_too_large_costs_nobody_else_anything() {
-    let browser = support::browser().await;
+    let frame_limit = 1 << 20;
+    let config = BrowserConfig { frame_limit, ..support::jailed() };
+    let browser = Browser::launch(&Launcher::start().unwrap(), &config).await.unwrap();
     let spared = support::context(&browser).await;
     let scripted = ContextOptions { frames: true, scripts: true };
     let loud = browser.open_context(scripted, PATIENCE).await.unwrap();
-    let text = format!("'x'.repeat({FRAME_LIMIT})");
+    let text = format!("'x'.repeat({frame_limit})");
     let says = json!({"expression": text, "returnByValue": true});
     let error = loud.session().call_raw("Runtime.evaluate", &says, PATIENCE).await.unwrap_err();
-    assert!(matches!(error, CdpError::Oversized { .. }), "{error}");
+    assert!(matches!(error, CdpError::Oversized { limit: 0x10_0000, .. }), "{error}");
     assert!(support::pdf(&spared, "<p>spared").await.is_ok());
     assert!(!browser.is_dead());
     loud.close(PATIENCE).await.unwrap();
     browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pdf_that_is_too_large_to_be_read_is_refused_and_the_browser_goes_on() {
+    let mut pool = config();
+    pool.browser.frame_limit = 8 << 10;
+    let pool = Pool::start(pool);
+    // A font comes with it.
+    let large = "<p>The quick brown fox jumps over the lazy dog, 0123456789";
+    let failure = pool.render(request("shop", &page(large), none())).await.unwrap_err();
+    assert_eq!((failure.class, failure.code), (Class::Input, "pdf_too_large"), "{failure}");
+    assert!(failure.remedy.contains("renderer.max_pdf"), "{failure}");
+    let small = page("<svg width=9 height=9><rect width=9 height=9 /></svg>");
+    pool.render(request("shop", &small, none())).await.unwrap();
+    assert_eq!((pool.status().starts, pool.status().deaths), (1, 0));
+    pool.close().await;
 }

@@ -1,9 +1,11 @@
 //! The last fence, with the control groups of this machine where it lets us make
 //! them; where it does not, browsers have to do without.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tillroll::failure::{Class, MEMORY_FENCE, MEMORY_KERNEL};
 use tillroll::memory::fence::Fences;
 use tillroll::pool::{Pool, PoolConfig};
@@ -11,6 +13,7 @@ use tillroll::renderer::browser::{Browser, BrowserConfig};
 use tillroll::renderer::launcher::Launcher;
 use tillroll::renderer::processes::Kind;
 use tillroll::renderer::{Render, RenderRequest};
+use tokio::time::Instant;
 
 use crate::printed::{config, none, page, request};
 use crate::support::{self, PATIENCE};
@@ -73,7 +76,7 @@ async fn every_process_of_a_browser_is_in_its_fence_and_the_fence_goes_with_it()
         let [group] = &found[..] else { panic!("one browser, one group: {found:?}") };
         let inside = members(group);
         assert!(pids.iter().all(|pid| inside.contains(pid)), "{pids:?} in {inside:?}");
-        for group in cpu.into_iter().flat_map(groups) {
+        for group in cpu.into_iter().chain(fences.tasks()).flat_map(groups) {
             let inside = members(&group);
             assert!(pids.iter().all(|pid| inside.contains(pid)), "{pids:?} in {inside:?}");
         }
@@ -93,10 +96,61 @@ async fn every_process_of_a_browser_is_in_its_fence_and_the_fence_goes_with_it()
     browser.close().await;
     if let Ok(fences) = &fences {
         let (memory, cpu) = fences.places();
-        let left: Vec<_> = [Some(memory), cpu].into_iter().flatten().flat_map(groups).collect();
+        let places = [Some(memory), cpu, fences.tasks()];
+        let left: Vec<_> = places.into_iter().flatten().flat_map(groups).collect();
         assert!(left.is_empty(), "{left:?}");
         assert_eq!(fences.standing().kills, 0);
     }
+}
+
+/// Of root's processes too, for which the limit that every user has does not count.
+#[test]
+fn what_multiplies_without_end_comes_to_an_end_in_its_fence() {
+    let fences = match fences(2048 * MIB) {
+        Ok(fences) => fences,
+        Err(why) => {
+            assert!(why.contains("Delegate="), "what to do about it: {why}");
+            return;
+        }
+    };
+    let Some(place) = fences.tasks() else {
+        let outlook = tillroll::memory::fence::outlook(Path::new("/"), std::process::id());
+        assert!(!outlook.tasks, "it could be bounded");
+        return;
+    };
+    let fence = fences.raise().unwrap();
+    let found = groups(place);
+    let [group] = &found[..] else { panic!("one fence, one group: {found:?}") };
+    let number = |file: &str| {
+        let text = std::fs::read_to_string(group.join(file)).unwrap();
+        text.split_whitespace().last().unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(number("pids.max"), 8192);
+    // Fewer will do here; how many are allowed is the kernel's to see to.
+    std::fs::write(group.join("pids.max"), "20").unwrap();
+    let mut shell = std::process::Command::new("/bin/sh")
+        .args(["-c", "read go; i=0; while [ $i -lt 60 ]; do sleep 60 & i=$((i+1)); done; wait"])
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    fence.take_in(shell.id()).unwrap();
+    std::io::Write::write_all(&mut shell.stdin.take().unwrap(), b"go\n").unwrap();
+    let give_up = Instant::now() + PATIENCE;
+    while number("pids.events") == 0 {
+        assert!(Instant::now() < give_up, "{} tasks", number("pids.current"));
+        std::thread::yield_now();
+    }
+    assert!(number("pids.current") <= 20);
+    let own = i32::try_from(shell.id()).unwrap();
+    kill_process_group(Pid::from_raw(own).unwrap(), Signal::KILL).unwrap();
+    shell.wait().unwrap();
+    while !fence.take_down() {
+        assert!(Instant::now() < give_up, "still there: {:?}", members(group));
+        std::thread::yield_now();
+    }
+    assert!(groups(place).is_empty());
 }
 
 fn numbered(tenant: &str, html: &str) -> RenderRequest {

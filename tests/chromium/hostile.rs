@@ -130,7 +130,11 @@ fn job(name: &str, case: &Case) -> Result<RenderRequest, Failure> {
         };
         let mut assets = vec![asset("logo.svg", "image/svg+xml", svg)];
         if case.make.is_some() {
-            assets.push(asset("logo.png", "image/png", bombs::png()));
+            let image = case.make.as_deref() == Some("png_asset");
+            assets.push(match image {
+                true => asset("logo.png", "image/png", bombs::png()),
+                false => asset("pages.css", "text/css", b"p{break-after:page}".to_vec()),
+            });
         }
         request.assets = assets.into();
     }

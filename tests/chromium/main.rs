@@ -11,6 +11,7 @@
 
 mod assets;
 mod bombs;
+mod containers;
 mod crashes;
 mod edges;
 mod exposure;

@@ -264,6 +264,33 @@ async fn what_scripts_add_late_is_waited_for_and_what_fails_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_error_is_told_with_its_line_in_the_document_or_asset() {
+    let pool = pool().await;
+    let html = "<!doctype html>\n<title>Bill</title>\r\n<p>Total\n<script>\nlet total = 1;\n\
+                null.one;\n</script><script>null.two</script>\n\
+                <script src=js/lib.js crossorigin></script><script src=mute.js></script>";
+    let assets =
+        [asset("js/lib.js", b"// A library\n\nnull.three;"), asset("mute.js", b"null.four")];
+    let rendered = pool.render(with(html, scripted(none()), &assets)).await.unwrap();
+    let told: Vec<&str> = rendered
+        .warnings
+        .iter()
+        .filter(|warning| warning.code == "script_error")
+        .map(|warning| warning.message.as_str())
+        .collect();
+    assert_eq!(told.len(), 4, "{told:?}");
+    for (told, (what, place)) in told.iter().zip([
+        ("'one'", "(line 6)"),
+        ("'two'", "(line 7)"),
+        ("'three'", "(js/lib.js, line 3)"),
+        ("Script error", "(in an asset: with the attribute crossorigin its script tag tells more)"),
+    ]) {
+        assert!(told.contains(what) && told.ends_with(place), "{told}");
+    }
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dialogs_windows_workers_downloads_and_permissions_are_refused() {
     let pool = pool().await;
     for (script, want) in [

@@ -207,8 +207,16 @@ async fn an_engine_that_does_not_start_is_refused_until_it_changes_again() {
     assert!(why.contains("install the engine again"), "{why}");
     println!("status: {why}");
     assert_eq!(pool.browser().unwrap().pid(), first.pid(), "the one that runs stays");
-    // It is tried again by itself, less and less often.
-    told(&pool, "tried again", |now| now.refused >= 2).await;
+    // It is tried again by itself, less and less often, and nobody is told again.
+    let mut upkeep = pool.upkeep().unwrap();
+    let again = async {
+        while pool.status().failed_launches < 3 {
+            upkeep.changed().await.unwrap();
+            assert_eq!(upkeep.borrow_and_update().state, UpkeepState::Refused);
+        }
+    };
+    timeout(PATIENCE, again).await.expect("it is not tried again");
+    assert_eq!(pool.upkeep().unwrap().borrow().refused, 1);
 
     installed.install("one");
     let now = told(&pool, "as it was", |now| now.state == UpkeepState::Current).await;
@@ -220,7 +228,8 @@ async fn an_engine_that_does_not_start_is_refused_until_it_changes_again() {
     installed.script();
     told(&pool, "replaced", current(1)).await;
     installed.install("broken");
-    told(&pool, "refused", |now| now.state == UpkeepState::Refused).await;
+    let now = told(&pool, "refused", |now| now.state == UpkeepState::Refused).await;
+    assert_eq!(now.refused, 2, "it came anew");
     installed.install("two");
     told(&pool, "replaced", current(2)).await;
     let done = load.end().await;

@@ -147,6 +147,8 @@ fn an_engine_that_crashes_at_start_replaces_nothing_and_a_good_one_does() {
     };
     let told = |kind: &str| events.iter().any(|event| event["event"] == kind);
     assert!(told("browser_refused") && told("browser_replaced"), "{events:?}");
+    let refused = events.iter().filter(|event| event["event"] == "browser_refused").count();
+    assert_eq!(refused, 1, "once, however often it was tried: {events:?}");
 }
 
 /// Profile directories of workers without a jail.

@@ -130,12 +130,18 @@ fn judge_fence(config: &Config, look: impl FnOnce() -> Outlook) -> Option<Findin
     if config.memory.fence == values::FenceKind::Off || !governed {
         return None;
     }
-    let Outlook { memory, cpu } = look();
+    let Outlook { memory, cpu, tasks } = look();
     Some(match memory {
         Ok(place) => {
             let cores = if cpu { "" } else { ", without a CPU weight" };
+            // Of others the kernel counts them anyway (RLIMIT_NPROC).
+            let bounded = tasks || !rustix::process::geteuid().is_root();
+            let tasks = if bounded { "" } else { ", without a limit on its processes" };
             let below = place.display();
-            Finding::ok(CHECK, format!("each browser gets a control group below {below}{cores}"))
+            Finding::ok(
+                CHECK,
+                format!("each browser gets a control group below {below}{cores}{tasks}"),
+            )
         }
         Err((why, remedy)) => Finding::warn(
             CHECK,
@@ -255,11 +261,15 @@ mod tests {
             let loaded = config::load(&config::Given::default(), set).unwrap();
             judge_fence(&loaded.config, || outlook.clone())
         };
-        let can = Outlook { memory: Ok("/sys/fs/cgroup/app".into()), cpu: false };
+        let can = Outlook { memory: Ok("/sys/fs/cgroup/app".into()), cpu: false, tasks: true };
         let finding = judged(&[], &can).unwrap();
         assert_eq!(finding.verdict, Verdict::Ok);
-        assert!(finding.what.contains("/app, without a CPU weight"), "{}", finding.what);
-        let cannot = Outlook { memory: Err(("it is read-only".into(), "do this")), cpu: false };
+        assert!(finding.what.ends_with("/app, without a CPU weight"), "{}", finding.what);
+        let root = rustix::process::geteuid().is_root();
+        let some = judged(&[], &Outlook { cpu: true, tasks: false, ..can }).unwrap();
+        assert_eq!(some.what.ends_with("without a limit on its processes"), root, "{}", some.what);
+        let memory = Err(("it is read-only".into(), "do this"));
+        let cannot = Outlook { memory, cpu: false, tasks: false };
         let finding = judged(&[], &cannot).unwrap();
         assert_eq!((finding.verdict, finding.remedy.as_deref()), (Verdict::Warn, Some("do this")));
         assert!(finding.what.contains("read-only"), "{}", finding.what);

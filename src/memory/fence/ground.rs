@@ -24,7 +24,14 @@ use crate::memory::probe::Probe;
 /// A hierarchy's version, and a directory in it.
 pub(super) type Place = (Version, PathBuf);
 
-const REMEDY: &str = "under systemd set Delegate=memory cpu in the unit, in a container make \
+/// Where groups are made.
+pub(super) struct Places {
+    pub(super) memory: Place,
+    pub(super) cpu: Option<Place>,
+    pub(super) tasks: Option<Place>,
+}
+
+const REMEDY: &str = "under systemd set Delegate=memory cpu pids in the unit, in a container make \
     /sys/fs/cgroup writable; or leave it: the governor works without, and renderers are the \
     first that the kernel kills anyway";
 
@@ -43,6 +50,8 @@ pub struct Outlook {
     pub memory: Result<PathBuf, (String, &'static str)>,
     /// Whether the cores can be weighed too.
     pub cpu: bool,
+    /// Whether processes and threads can be bounded too.
+    pub tasks: bool,
 }
 
 /// Looks whether the process `pid` could make fences. Changes nothing.
@@ -51,11 +60,12 @@ pub fn outlook(root: &Path, pid: u32) -> Outlook {
     Outlook {
         memory: plot(root, pid, "memory").map(|plot| plot.place.1).map_err(|why| (why, REMEDY)),
         cpu: plot(root, pid, "cpu").is_ok(),
+        tasks: plot(root, pid, "pids").is_ok(),
     }
 }
 
-/// Makes ready: the places for memory and for the cores.
-pub(super) fn prepare(root: &Path, pid: u32) -> Result<(Place, Option<Place>), String> {
+/// Makes ready: the places for memory, for the cores and for tasks.
+pub(super) fn prepare(root: &Path, pid: u32) -> Result<Places, String> {
     let with_remedy = |why: String| format!("{why}; {REMEDY}");
     let memory = plot(root, pid, "memory").map_err(with_remedy)?;
     if !memory.movers.is_empty() {
@@ -64,20 +74,22 @@ pub(super) fn prepare(root: &Path, pid: u32) -> Result<(Place, Option<Place>), S
             with_remedy(format!("the worker could not be moved into a group below {dir}: {error}"))
         })?;
     }
-    let cpu = match memory.place.0 {
-        // Nobody is in the group any more.
-        Version::Two => enable(&memory.place.1, "cpu")
-            .map(|()| memory.place.clone())
-            .map_err(|error| error.to_string()),
-        Version::One => plot(root, pid, "cpu").and_then(|cpu| match cpu.place.0 {
-            Version::One => Ok(cpu.place),
-            Version::Two => Err("cores and memory are in different hierarchies".to_owned()),
-        }),
+    let beside = |controller| {
+        let place = match memory.place.0 {
+            // Nobody is in the group any more.
+            Version::Two => enable(&memory.place.1, controller)
+                .map(|()| memory.place.clone())
+                .map_err(|error| error.to_string()),
+            Version::One => plot(root, pid, controller).and_then(|plot| match plot.place.0 {
+                Version::One => Ok(plot.place),
+                Version::Two => Err("it is in another version's hierarchy".to_owned()),
+            }),
+        };
+        let why = |why: &String| tracing::debug!(why, controller, "browsers do without");
+        place.inspect_err(why).ok()
     };
-    if let Err(why) = &cpu {
-        tracing::debug!(why, "browsers get no CPU weight");
-    }
-    Ok((memory.place, cpu.ok()))
+    let (tasks, cpu) = (beside("pids"), beside("cpu"));
+    Ok(Places { memory: memory.place, cpu, tasks })
 }
 
 fn plot(root: &Path, pid: u32, controller: &str) -> Result<Plot, String> {

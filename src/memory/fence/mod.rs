@@ -27,6 +27,9 @@
 //! of the groups above: a limit that was reached long ago, by files that could be given
 //! back, says nothing.
 //!
+//! A fence bounds processes and threads too ([`TASKS`]): the kernel does not apply
+//! RLIMIT_NPROC to root, and a jail that root made is root's outside.
+//!
 //! Failures: groups cannot be made here ([`ground`]), and browsers go without; a
 //! limit cannot be written, and the old one stands; a group cannot be removed, and
 //! is tried again, by this worker or by the next one.
@@ -51,6 +54,9 @@ const CLEARANCE: u64 = 32 << 20;
 const STEP: u64 = 8 << 20;
 /// What failed to be charged so often was not reclaimed: the kernel kills.
 const TRIES: u64 = 16;
+/// Processes and threads in one fence: a context has about 15, a browser 80, and
+/// there are at most 256 contexts.
+const TASKS: u64 = 8192;
 /// The weight of a thread whose niceness is 0, in version 1.
 const SHARES: f64 = 1024.0;
 
@@ -109,6 +115,7 @@ pub struct Fences {
 struct Shared {
     memory: (Version, PathBuf),
     cpu: Option<(Version, PathBuf)>,
+    tasks: Option<(Version, PathBuf)>,
     weight: f64,
     pid: u32,
     next: AtomicU32,
@@ -132,7 +139,8 @@ struct State {
 struct Group {
     version: Version,
     memory: PathBuf,
-    cpu: Option<PathBuf>,
+    /// Of the same name, in other hierarchies: for cores, for tasks.
+    beside: Vec<PathBuf>,
     limit: AtomicU64,
     counted: Mutex<Counted>,
     /// What was killed in it, once it is gone.
@@ -185,8 +193,8 @@ impl Fences {
     /// # Errors
     /// Why groups cannot be made, with what to do about it.
     pub fn prepare(root: &Path, pid: u32, nice: u8, cores: usize) -> Result<Self, String> {
-        let (memory, cpu) = ground::prepare(root, pid)?;
-        for dir in [Some(&memory), cpu.as_ref()].into_iter().flatten() {
+        let ground::Places { memory, cpu, tasks } = ground::prepare(root, pid)?;
+        for dir in [Some(&memory), cpu.as_ref(), tasks.as_ref()].into_iter().flatten() {
             ground::sweep(root, &dir.1);
         }
         #[allow(clippy::cast_precision_loss, reason = "cores are few")]
@@ -195,7 +203,7 @@ impl Fences {
         let (standing, left) = (Vec::new(), Vec::new());
         let state = State { bounds, standing, kills: 0, outer_kills: 0, left, failing: false };
         let next = AtomicU32::new(1);
-        let shared = Shared { memory, cpu, weight, pid, next, state: Mutex::new(state) };
+        let shared = Shared { memory, cpu, tasks, weight, pid, next, state: Mutex::new(state) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -203,6 +211,12 @@ impl Fences {
     #[must_use]
     pub fn places(&self) -> (&Path, Option<&Path>) {
         (&self.shared.memory.1, self.shared.cpu.as_ref().map(|(_, dir)| dir.as_path()))
+    }
+
+    /// Where groups that bound processes and threads are made, if they can be.
+    #[must_use]
+    pub fn tasks(&self) -> Option<&Path> {
+        self.shared.tasks.as_ref().map(|(_, dir)| dir.as_path())
     }
 
     /// A fence around nothing yet.
@@ -221,7 +235,7 @@ impl Fences {
         let made = Group {
             version,
             memory,
-            cpu: None,
+            beside: Vec::new(),
             limit: AtomicU64::new(0),
             counted: Mutex::default(),
             ended: OnceLock::new(),
@@ -234,13 +248,24 @@ impl Fences {
             }
         };
         group.keep_in_memory();
-        group.cpu = shared.cpu.as_ref().and_then(|(version, base)| {
-            let dir = base.join(&name);
-            let weighed = weigh(*version, &dir, shared.weight)
-                .inspect_err(|error| tracing::warn!(%error, "a browser goes without a CPU weight"));
+        let mut beside = |dir: PathBuf| {
             // In version 2 it is the same group.
-            (weighed.is_ok() && dir != group.memory).then_some(dir)
-        });
+            if dir != group.memory && !group.beside.contains(&dir) {
+                group.beside.push(dir);
+            }
+        };
+        if let Some((version, base)) = &shared.cpu {
+            match weigh(*version, &base.join(&name), shared.weight) {
+                Ok(()) => beside(base.join(&name)),
+                Err(error) => tracing::warn!(%error, "a browser goes without a CPU weight"),
+            }
+        }
+        if let Some((_, base)) = &shared.tasks {
+            match put(&base.join(&name), "pids.max", &TASKS.to_string()) {
+                Ok(()) => beside(base.join(&name)),
+                Err(error) => tracing::warn!(%error, "a browser's processes have no limit"),
+            }
+        }
         let group = Arc::new(group);
         shared.state().standing.push(Arc::downgrade(&group));
         Ok(Fence { group, claimed: Default::default(), shared: Arc::clone(shared) })
@@ -312,8 +337,8 @@ impl Fence {
     /// # Errors
     /// If the system refuses. It may be in one of its groups then.
     pub fn take_in(&self, pid: u32) -> io::Result<()> {
-        if let Some(cpu) = &self.group.cpu {
-            fs::write(cpu.join("cgroup.procs"), pid.to_string())?;
+        for dir in &self.group.beside {
+            fs::write(dir.join("cgroup.procs"), pid.to_string())?;
         }
         fs::write(self.group.memory.join("cgroup.procs"), pid.to_string())
     }
@@ -349,8 +374,8 @@ impl Fence {
         if gone {
             self.end(kills);
         }
-        let without_cpu = group.cpu.as_ref().is_none_or(|dir| remove(dir));
-        gone && without_cpu
+        // All of them, whatever becomes of the first.
+        group.beside.iter().fold(gone, |gone, dir| remove(dir) && gone)
     }
 
     /// Takes note of what was killed in it, once.
@@ -368,8 +393,8 @@ impl Drop for Fence {
     fn drop(&mut self) {
         if !self.take_down() {
             self.end(self.group.kills());
-            let dirs = [Some(&self.group.memory), self.group.cpu.as_ref()];
-            self.shared.state().left.extend(dirs.into_iter().flatten().cloned());
+            let dirs = std::iter::once(&self.group.memory).chain(&self.group.beside);
+            self.shared.state().left.extend(dirs.cloned());
         }
     }
 }
@@ -483,16 +508,21 @@ impl Reached {
 
 /// Makes a group with `weight` times the weight of a thread whose niceness is 0.
 fn weigh(version: Version, dir: &Path, weight: f64) -> io::Result<()> {
-    let made = match fs::create_dir(dir) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-        made => made.is_ok(),
-    };
     let (file, whole, bounds) = match version {
         Version::One => ("cpu.shares", SHARES, 2.0..=262_144.0),
         Version::Two => ("cpu.weight", 100.0, 1.0..=10_000.0),
     };
     let value = (weight * whole).round().clamp(*bounds.start(), *bounds.end());
-    fs::write(dir.join(file), format!("{value:.0}")).inspect_err(|_| {
+    put(dir, file, &format!("{value:.0}"))
+}
+
+/// Writes a value of a group, which is made if it is not there yet.
+fn put(dir: &Path, file: &str, value: &str) -> io::Result<()> {
+    let made = match fs::create_dir(dir) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        made => made.is_ok(),
+    };
+    fs::write(dir.join(file), value).inspect_err(|_| {
         if made {
             remove(dir);
         }

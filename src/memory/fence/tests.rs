@@ -18,9 +18,10 @@ impl Tree {
         tree
     }
 
-    /// Memory and cores in version 1, beside a version 2 that has neither.
+    /// Memory, cores and tasks in version 1, beside a version 2 that has none of them.
     fn hybrid() -> Self {
-        let tree = Self::new("4:memory:/app\n1:cpu,cpuacct:/\n0::/\n");
+        let tree = Self::new("8:pids:/box\n4:memory:/app\n1:cpu,cpuacct:/\n0::/\n");
+        tree.file("sys/fs/cgroup/pids/box/cgroup.procs", "");
         tree.file("sys/fs/cgroup/memory/app/memory.use_hierarchy", "1\n");
         tree.file("sys/fs/cgroup/cpu/cgroup.procs", "");
         tree.file("sys/fs/cgroup/unified/cgroup.controllers", "hugetlb\n");
@@ -63,7 +64,7 @@ impl Tree {
 
     fn refused(&self) -> String {
         let why = self.prepare().unwrap_err();
-        assert!(why.contains("Delegate=memory cpu"), "no remedy: {why}");
+        assert!(why.contains("Delegate=memory cpu pids"), "no remedy: {why}");
         assert!(outlook(self.0.path(), PID).memory.is_err());
         why
     }
@@ -74,7 +75,8 @@ const OURS: &str = "sys/fs/cgroup/memory/app/tillroll-77-1";
 #[test]
 fn on_a_hybrid_machine_memory_and_cores_each_have_their_hierarchy() {
     let tree = Tree::hybrid();
-    assert!(outlook(tree.0.path(), PID).cpu);
+    let outlook = outlook(tree.0.path(), PID);
+    assert!(outlook.cpu && outlook.tasks);
     let fences = tree.prepare().unwrap();
     fences.follow(800 * MIB);
     let fence = fences.raise().unwrap();
@@ -86,7 +88,29 @@ fn on_a_hybrid_machine_memory_and_cores_each_have_their_hierarchy() {
     assert_eq!(tree.text(&format!("{OURS}/memory.swappiness")), "0");
     // Two cores, each with one thread at niceness 10.
     assert_eq!(tree.number("sys/fs/cgroup/cpu/tillroll-77-1/cpu.shares"), 220);
+    // Wherever a worker may be in that hierarchy.
+    let tasks = "sys/fs/cgroup/pids/box/tillroll-77-1";
+    assert_eq!(fences.tasks(), Some(&*tree.at("sys/fs/cgroup/pids/box")));
+    assert_eq!(tree.text(&format!("{tasks}/cgroup.procs")), "1234");
+    assert_eq!(tree.number(&format!("{tasks}/pids.max")), TASKS);
     assert_ne!(fences.raise().unwrap().place(), fence.place());
+}
+
+#[test]
+fn a_limit_on_tasks_goes_with_its_fence_and_is_not_missed_where_there_can_be_none() {
+    let tree = Tree::hybrid();
+    let tasks = tree.at("sys/fs/cgroup/pids/box/tillroll-77-1");
+    let fence = tree.prepare().unwrap().raise().unwrap();
+    // What the kernel's files do by themselves.
+    fs::remove_file(tasks.join("pids.max")).unwrap();
+    assert!(!fence.take_down(), "the others have files in them still");
+    assert!(!tasks.exists());
+    let tree = Tree::new("4:memory:/app\n");
+    tree.file("sys/fs/cgroup/memory/app/cgroup.procs", "");
+    assert!(!outlook(tree.0.path(), PID).tasks);
+    let fences = tree.prepare().unwrap();
+    assert_eq!(fences.tasks(), None);
+    fences.raise().unwrap().take_in(99).unwrap();
 }
 
 #[test]
@@ -105,6 +129,8 @@ fn in_version_2_the_worker_moves_aside_with_what_it_started() {
     assert_eq!(tree.number(&format!("{ours}/memory.max")), 512 * MIB);
     assert_eq!(tree.text(&format!("{ours}/memory.swap.max")), "0");
     assert_eq!(tree.number(&format!("{ours}/cpu.weight")), 21);
+    assert_eq!(tree.number(&format!("{ours}/pids.max")), TASKS);
+    assert_eq!(fences.tasks(), Some(&*tree.at(own)));
     fence.take_in(99).unwrap();
     assert_eq!(tree.text(&format!("{ours}/cgroup.procs")), "99");
 }

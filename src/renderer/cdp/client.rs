@@ -21,13 +21,29 @@ use tokio_util::task::TaskTracker;
 
 use super::error::{CdpError, CloseReason};
 use super::frame::{self, Cut, Frame, FrameDecoder, Message, OUTGOING_LIMIT};
-use super::session::{Event, RawReply, Route, Session};
+use super::session::{EVENT_BYTES, Event, RawReply, Route, Session};
 
-/// The largest frame we read from Chromium, in bytes: a PDF of 96 MiB.
+/// The largest frame that is read from Chromium where PDFs have no limit, in bytes:
+/// a PDF of 96 MiB.
 pub const FRAME_LIMIT: usize = 128 * 1024 * 1024;
+/// What a frame has around a PDF's base64, and Chromium's file more than ours.
+const FRAME_ROOM: u64 = 1024 * 1024;
+/// Whatever PDFs may have: as much as a page may tell of at once.
+const LEAST_FRAME: usize = EVENT_BYTES;
 
 /// Commands waiting for the writer. Few are ever: two calls a receipt.
 const OUTGOING_QUEUE: usize = 64;
+
+/// The largest frame to read from Chromium where PDFs have at most `max_pdf` bytes
+/// (0: no limit): its base64 with some room, and never less than 32 MiB.
+#[must_use]
+pub fn frame_limit(max_pdf: u64) -> usize {
+    if max_pdf == 0 {
+        return FRAME_LIMIT;
+    }
+    let base64 = max_pdf.div_ceil(3).saturating_mul(4);
+    usize::try_from(base64.saturating_add(FRAME_ROOM)).unwrap_or(usize::MAX).max(LEAST_FRAME)
+}
 
 struct Pending {
     method: &'static str,
@@ -46,6 +62,7 @@ pub(super) struct State {
 pub(super) struct Shared {
     state: Mutex<State>,
     outgoing: mpsc::Sender<Vec<u8>>,
+    frame_limit: usize,
     closed: CancellationToken,
     tasks: TaskTracker,
 }
@@ -64,17 +81,19 @@ impl std::fmt::Debug for Connection {
 
 impl Connection {
     /// Starts the two tasks on the pipes `commands` (into Chromium) and
-    /// `replies` (out of it). Needs a Tokio runtime.
+    /// `replies` (out of it), of which no frame may have more than `frame_limit`
+    /// bytes. Needs a Tokio runtime.
     ///
     /// # Errors
     /// If the descriptors are not pipes or cannot be registered.
-    pub fn start(commands: OwnedFd, replies: OwnedFd) -> std::io::Result<Self> {
+    pub fn start(commands: OwnedFd, replies: OwnedFd, frame_limit: usize) -> std::io::Result<Self> {
         let commands = pipe::Sender::from_owned_fd(commands)?;
         let replies = pipe::Receiver::from_owned_fd(replies)?;
         let (outgoing, queue) = mpsc::channel(OUTGOING_QUEUE);
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             outgoing,
+            frame_limit,
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -285,11 +304,11 @@ impl Shared {
 
     /// A frame that was too large to be held.
     fn route_cut(&self, cut: &Cut) {
-        let limit = FRAME_LIMIT;
+        let limit = self.frame_limit;
         let oversized = |method| CdpError::Oversized { method, limit };
         if let Some(id) = cut.id() {
             // Where nobody waits any more, there is nobody to tell.
-            if let Some(Pending { method, reply, .. }) = self.lock().pending.remove(&id) {
+            if let Some(Pending { method, reply, .. }) = self.answered(id, cut.session()) {
                 drop(reply.send(Err(oversized(method))));
             }
         } else if let Some(session) = cut.session() {
@@ -301,16 +320,26 @@ impl Shared {
         }
     }
 
-    fn route(&self, frame: &Bytes) -> Result<(), String> {
-        match frame::parse(frame)? {
-            Message::Reply { id, result } => {
-                if let Some(pending) = self.lock().pending.remove(&id) {
+    /// A frame goes to whom it is meant for. The error is about the browser itself.
+    fn route(&self, frame: &Bytes) -> Result<(), &'static str> {
+        let message = match frame::parse(frame) {
+            Ok(message) => message,
+            Err(what) => {
+                let cut = Cut::of(frame);
+                let session = cut.session().ok_or(what)?;
+                self.distrust(session, what);
+                return Ok(());
+            }
+        };
+        match message {
+            Message::Reply { id, session, result } => {
+                if let Some(pending) = self.answered(id, session.as_deref()) {
                     let reply = RawReply::new(pending.method, frame.slice(result));
                     drop(pending.reply.send(Ok(reply)));
                 }
             }
-            Message::Failure { id: Some(id), error } => {
-                if let Some(pending) = self.lock().pending.remove(&id) {
+            Message::Failure { id: Some(id), session, error } => {
+                if let Some(pending) = self.answered(id, session.as_deref()) {
                     let message = match error.data {
                         Some(data) => format!("{}: {data}", error.message),
                         None => error.message,
@@ -320,8 +349,10 @@ impl Shared {
                     drop(pending.reply.send(Err(error)));
                 }
             }
-            Message::Failure { id: None, error } => {
-                return Err(format!("it could not read us: {} ({})", error.message, error.code));
+            // Of a command of which not even the number could be read. Its words are
+            // left out: they may quote the command.
+            Message::Failure { id: None, error, .. } => {
+                tracing::warn!(code = error.code, "Chromium could not read a command");
             }
             Message::Event { session, method, params } => {
                 self.route_event(session.as_deref(), &method, frame.slice(params));
@@ -330,11 +361,31 @@ impl Shared {
         Ok(())
     }
 
+    /// Takes the call that is answered out of the table. Only the session that was
+    /// asked may answer, or the main process, which names none.
+    fn answered(&self, id: u64, from: Option<&str>) -> Option<Pending> {
+        let mut state = self.lock();
+        let asked = state.pending.get(&id)?.session.clone();
+        if from.is_none() || from == asked.as_deref() {
+            return state.pending.remove(&id);
+        }
+        drop(state);
+        self.distrust(from.unwrap_or_default(), "it answers for another page");
+        None
+    }
+
+    /// Ends a session whose renderer does not keep to the protocol.
+    fn distrust(&self, session: &str, what: &'static str) {
+        tracing::warn!(what, "a renderer does not keep to the protocol; its page is given up");
+        self.end_session(session, |method| CdpError::Untrusted { method });
+    }
+
     fn route_event(&self, session: Option<&str>, method: &str, params: Bytes) {
         let crashed = |method| CdpError::Crashed { method };
         match (method, session) {
             ("Inspector.targetCrashed", Some(session)) => self.end_session(session, crashed),
-            ("Target.detachedFromTarget", _) => {
+            // From the main process only: a renderer could end another's.
+            ("Target.detachedFromTarget", None) => {
                 #[derive(Deserialize)]
                 struct Detached<'a> {
                     #[serde(rename = "sessionId", borrow)]
@@ -342,7 +393,7 @@ impl Shared {
                 }
                 match serde_json::from_slice::<Detached<'_>>(&params) {
                     Ok(detached) => self.end_session(&detached.session, crashed),
-                    Err(error) => tracing::warn!(%error, "an unreadable Target.detachedFromTarget"),
+                    Err(_) => tracing::warn!("an unreadable Target.detachedFromTarget"),
                 }
             }
             (_, Some(session)) => {
@@ -392,7 +443,7 @@ async fn write(shared: Arc<Shared>, mut pipe: pipe::Sender, mut queue: mpsc::Rec
 }
 
 async fn read(shared: Arc<Shared>, mut pipe: pipe::Receiver) {
-    let mut decoder = FrameDecoder::new(FRAME_LIMIT);
+    let mut decoder = FrameDecoder::new(shared.frame_limit);
     loop {
         let read = tokio::select! {
             biased;

@@ -20,9 +20,10 @@ pub enum CloseReason {
     /// Reading or writing failed.
     #[error("the pipe to Chromium failed: {0}")]
     Io(String),
-    /// A frame was not a protocol message.
+    /// Chromium's main process sent a frame that is no protocol message: it was
+    /// taken over, or is broken. What it is instead, without any of its content.
     #[error("Chromium sent what is not a protocol message: {0}")]
-    Malformed(String),
+    Malformed(&'static str),
 }
 
 /// Why a call did not give its result. Never holds a document's content.
@@ -48,6 +49,13 @@ pub enum CdpError {
     /// The renderer of this session crashed, was killed, or was detached.
     #[error("{method} was cut off: its renderer is gone")]
     Crashed {
+        /// The call.
+        method: &'static str,
+    },
+    /// The renderer of this session sent what is no protocol message, or answered
+    /// for another: it was taken over, or is broken. Its context is to be closed.
+    #[error("{method} was cut off: its renderer does not keep to the protocol")]
+    Untrusted {
         /// The call.
         method: &'static str,
     },

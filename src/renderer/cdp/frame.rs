@@ -45,6 +45,13 @@ pub struct Cut {
 }
 
 impl Cut {
+    /// What would be kept of a frame that is here in full.
+    pub(crate) fn of(frame: &[u8]) -> Self {
+        let mut cut = Self::default();
+        cut.eat(frame);
+        cut
+    }
+
     fn eat(&mut self, bytes: &[u8]) {
         let missing = HEAD.saturating_sub(self.head.len()).min(bytes.len());
         self.head.extend_from_slice(&bytes[..missing]);
@@ -62,8 +69,8 @@ impl Cut {
         std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()
     }
 
-    /// The session that an event came from. Chromium writes it last, so that
-    /// nothing in the event can pass for it.
+    /// The session that a frame came from. Chromium's main process writes it last,
+    /// so that nothing that a renderer says can pass for it.
     #[must_use]
     pub fn session(&self) -> Option<&str> {
         const NAME: &[u8] = b",\"sessionId\":\"";
@@ -222,14 +229,23 @@ impl WireError {
 /// What a frame is. Ranges point into it.
 #[derive(Debug)]
 pub(crate) enum Message<'a> {
-    Reply { id: u64, result: Range<usize> },
-    Failure { id: Option<u64>, error: WireError },
+    Reply { id: u64, session: Option<Cow<'a, str>>, result: Range<usize> },
+    Failure { id: Option<u64>, session: Option<Cow<'a, str>>, error: WireError },
     Event { session: Option<Cow<'a, str>>, method: Cow<'a, str>, params: Range<usize> },
 }
 
-/// Reads a frame's envelope only; what it carries stays where it is.
-pub(crate) fn parse(frame: &[u8]) -> Result<Message<'_>, String> {
-    let message: Incoming<'_> = serde_json::from_slice(frame).map_err(|e| e.to_string())?;
+/// Reads a frame's envelope only; what it carries stays where it is. The error has
+/// nothing of the frame in it: it may be logged.
+pub(crate) fn parse(frame: &[u8]) -> Result<Message<'_>, &'static str> {
+    use serde_json::error::Category;
+
+    let message: Incoming<'_> =
+        serde_json::from_slice(frame).map_err(|error| match error.classify() {
+            Category::Syntax | Category::Io => "it is no JSON",
+            Category::Eof => "its JSON has no end",
+            Category::Data => "its fields are not those of a message",
+        })?;
+    let session = message.session;
     let range = |raw: Option<&RawValue>| match raw {
         // Both point into `frame`, so the difference is the offset.
         Some(raw) => {
@@ -239,13 +255,12 @@ pub(crate) fn parse(frame: &[u8]) -> Result<Message<'_>, String> {
         None => 0..0,
     };
     match (message.id, message.error, message.method) {
-        (id, Some(error), _) => Ok(Message::Failure { id, error: WireError::read(error) }),
-        (Some(id), None, _) => Ok(Message::Reply { id, result: range(message.result) }),
+        (id, Some(error), _) => Ok(Message::Failure { id, session, error: WireError::read(error) }),
+        (Some(id), None, _) => Ok(Message::Reply { id, session, result: range(message.result) }),
         (None, None, Some(method)) => {
-            let params = range(message.params);
-            Ok(Message::Event { session: message.session, method, params })
+            Ok(Message::Event { session, method, params: range(message.params) })
         }
-        (None, None, None) => Err("neither an id nor a method".to_owned()),
+        (None, None, None) => Err("it has neither an id nor a method"),
     }
 }
 
@@ -325,9 +340,7 @@ mod tests {
     }
 
     fn cut(text: &str) -> Cut {
-        let mut cut = Cut::default();
-        cut.eat(text.as_bytes());
-        cut
+        Cut::of(text.as_bytes())
     }
 
     #[test]
@@ -356,7 +369,10 @@ mod tests {
     #[test]
     fn envelopes_are_told_apart() {
         let frame = br#"{"id":7,"result":{"data":"JVBE"},"sessionId":"S"}"#;
-        let Message::Reply { id: 7, result } = parse(frame).unwrap() else { panic!("reply") };
+        let Message::Reply { id: 7, session, result } = parse(frame).unwrap() else {
+            panic!("reply")
+        };
+        assert_eq!(session.as_deref(), Some("S"));
         assert_eq!(&frame[result], br#"{"data":"JVBE"}"#);
 
         let frame = br#"{"method":"Page.x","params":{"a":1},"sessionId":"S"}"#;
@@ -371,6 +387,22 @@ mod tests {
         let frame = br#"{"error":{"code":-32700,"message":"JSON"}}"#;
         assert!(matches!(parse(frame), Ok(Message::Failure { id: None, .. })));
         assert!(parse(b"{}").is_err() && parse(b"").is_err() && parse(b"\xff").is_err());
+    }
+
+    #[test]
+    fn why_a_frame_is_none_says_nothing_of_what_it_says() {
+        for (frame, why) in [
+            (&b"Total for M. Moreau"[..], "it is no JSON"),
+            (br#"{"id":"Moreau"}"#, "its fields are not those of a message"),
+            (br#"{"id":1,"Moreau""#, "its JSON has no end"),
+            (
+                br#"{"method":"A.b","sessionId":"X","sessionId":"Y"}"#,
+                "its fields are not those of a message",
+            ),
+            (b"{}", "it has neither an id nor a method"),
+        ] {
+            assert_eq!(parse(frame).unwrap_err(), why);
+        }
     }
 
     #[test]

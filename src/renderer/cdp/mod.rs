@@ -19,8 +19,20 @@
 //! fails those of its session. A call whose future is dropped forgets its id;
 //! its late reply is ignored. A subscriber that does not keep up is told so and
 //! loses its subscription: events are never dropped in silence. A frame larger than
-//! [`FRAME_LIMIT`] is never held: the call that it answers fails, or the session that
-//! it tells of ends, and the browser serves everyone else.
+//! the connection's limit ([`frame_limit`]) is never held: the call that it answers
+//! fails, or the session that it tells of ends, and the browser serves everyone else.
+//!
+//! A browser may have been taken over by a document, so who wrote a frame decides what
+//! becomes of one that is not right. Renderers write what stands in a frame; the main
+//! process writes the session behind it.
+//!
+//! | frame | what becomes of it |
+//! |---|---|
+//! | no protocol message, with the session of a page | that session ends ([`CdpError::Untrusted`]), others do not notice |
+//! | no protocol message, without a session | the main process wrote it: the connection ends ([`CloseReason::Malformed`]), and the browser with it |
+//! | an answer from another session than was asked | nobody gets it, and the session that it came from ends |
+//! | an error without an id (a command was not understood) | logged; the call that it was meant for ends at its deadline |
+//! | an event of a kind or session that nobody knows, a late answer | nothing |
 
 mod client;
 mod error;
@@ -29,7 +41,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Connection, FRAME_LIMIT};
+pub use client::{Connection, FRAME_LIMIT, frame_limit};
 pub use error::{CdpError, CloseReason};
 pub use frame::{Cut, Frame, FrameDecoder, OUTGOING_LIMIT};
 pub use session::{Event, Events, Lagged, RawReply, Session};

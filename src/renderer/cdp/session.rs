@@ -19,7 +19,7 @@ const EVENT_QUEUE: usize = 1024;
 
 /// How many bytes of them. An address has up to 2 MB, and it is the document that
 /// chooses it: a thousand such would be more than the worker may take.
-const EVENT_BYTES: usize = 32 * 1024 * 1024;
+pub(super) const EVENT_BYTES: usize = 32 * 1024 * 1024;
 
 /// The result of a call, still in the bytes in which it arrived.
 #[derive(Debug, Clone)]

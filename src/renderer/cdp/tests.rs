@@ -10,12 +10,14 @@ use serde_json::json;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The largest frame that is read here.
+const LIMIT: usize = 4 << 20;
 
 /// A connection, and what Chromium would hold.
 fn connected() -> (Connection, std::fs::File, std::fs::File) {
     let pipe = || pipe_with(PipeFlags::CLOEXEC).unwrap();
     let ((commands, ours), (theirs, replies)): ((OwnedFd, _), (OwnedFd, _)) = (pipe(), pipe());
-    (Connection::start(ours, theirs).unwrap(), commands.into(), replies.into())
+    (Connection::start(ours, theirs, LIMIT).unwrap(), commands.into(), replies.into())
 }
 
 /// Reads `calls` commands, then writes `frames`, each larger than is read.
@@ -48,7 +50,7 @@ async fn an_answer_that_is_too_large_fails_its_call_and_no_other() {
         (commands, replies),
         2,
         vec![
-            (r#"{"id":1,"result":{"data":""#, FRAME_LIMIT, r#""},"sessionId":"A"}"#),
+            (r#"{"id":1,"result":{"data":""#, LIMIT, r#""},"sessionId":"A"}"#),
             (r#"{"id":2,"result":{"data":""#, 10, r#""},"sessionId":"B"}"#),
         ],
     );
@@ -57,7 +59,7 @@ async fn an_answer_that_is_too_large_fails_its_call_and_no_other() {
         small.call_raw("Page.printToPDF", &nothing, PATIENCE),
     );
     let method = "Page.printToPDF";
-    assert_eq!(first.unwrap_err(), CdpError::Oversized { method, limit: FRAME_LIMIT });
+    assert_eq!(first.unwrap_err(), CdpError::Oversized { method, limit: LIMIT });
     assert_eq!(second.unwrap().json(), br#"{"data":"xxxxxxxxxx"}"#);
     assert!(!big.gone().is_cancelled() && connection.close_reason().is_none());
     drop(chromium.join().unwrap());
@@ -72,8 +74,8 @@ async fn an_event_that_is_too_large_ends_its_session_and_no_other() {
         (commands, replies),
         2,
         vec![
-            (r#"{"method":"Network.x","params":{"url":""#, FRAME_LIMIT, r#""},"sessionId":"A"}"#),
-            (r#"{"method":"Target.x","params":{"url":""#, FRAME_LIMIT, r#""}}"#),
+            (r#"{"method":"Network.x","params":{"url":""#, LIMIT, r#""},"sessionId":"A"}"#),
+            (r#"{"method":"Target.x","params":{"url":""#, LIMIT, r#""}}"#),
             (r#"{"id":2,"result":{"data":""#, 1, r#""},"sessionId":"B"}"#),
         ],
     );
@@ -127,4 +129,141 @@ async fn who_falls_behind_is_told_without_waiting_too() {
         }
     };
     assert_eq!((got, end), (1024, Err(Lagged)));
+}
+
+/// Sends `frames` once `calls` commands were read.
+fn say(
+    ends: (std::fs::File, std::fs::File),
+    calls: usize,
+    frames: &'static [&'static str],
+) -> std::thread::JoinHandle<(std::fs::File, std::fs::File)> {
+    answer(ends, calls, frames.iter().map(|frame| (*frame, 0, "")).collect())
+}
+
+#[tokio::test]
+async fn a_renderer_that_sends_garbage_loses_its_own_session_only() {
+    for garbage in [
+        r#"{"method":"A.b","sessionId":"B","sessionId":"A"}"#,
+        r#"{"id":"two","result":{},"sessionId":"A"}"#,
+        r#"{"params":{},"sessionId":"A"}"#,
+        r#"nothing of the kind,"sessionId":"A"}"#,
+    ] {
+        let (connection, commands, replies) = connected();
+        let (bad, good) = (connection.session("A"), connection.session("B"));
+        let nothing = json!({});
+        let frames: &'static [&'static str] =
+            vec![garbage, r#"{"id":2,"result":{"x":1},"sessionId":"B"}"#].leak();
+        let chromium = say((commands, replies), 2, frames);
+        let (first, second) = tokio::join!(
+            bad.call_raw("Page.enable", &nothing, PATIENCE),
+            good.call_raw("Page.enable", &nothing, PATIENCE),
+        );
+        assert_eq!(first.unwrap_err(), CdpError::Untrusted { method: "Page.enable" }, "{garbage}");
+        assert_eq!(second.unwrap().json(), br#"{"x":1}"#);
+        assert!(bad.gone().is_cancelled() && !good.gone().is_cancelled());
+        assert_eq!(connection.close_reason(), None);
+        drop(chromium.join().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_main_process_that_sends_garbage_ends_its_browser_and_the_reason_is_kept() {
+    for (garbage, why) in [
+        ("Total for M. Moreau", "it is no JSON"),
+        (r#"{"params":{"a":",\"sessionId\":\"A\"}"}}"#, "it has neither an id nor a method"),
+    ] {
+        let (connection, commands, replies) = connected();
+        let session = connection.session("A");
+        let chromium = say((commands, replies), 1, vec![garbage].leak());
+        let called = session.call_raw("Page.enable", &json!({}), PATIENCE).await;
+        let reason = CloseReason::Malformed(why);
+        assert_eq!(connection.close_reason(), Some(reason.clone()));
+        assert!(!reason.to_string().contains("Moreau"));
+        assert_eq!(called.unwrap_err(), CdpError::Closed { method: "Page.enable", reason });
+        connection.finished().await;
+        drop(chromium.join().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn an_error_without_a_number_is_nobodys() {
+    let (connection, commands, replies) = connected();
+    let session = connection.session("A");
+    let chromium = say(
+        (commands, replies),
+        1,
+        &[
+            r#"{"error":{"code":-32700,"message":"JSON: object expected"}}"#,
+            r#"{"error":{"code":-32600,"message":"no id"},"sessionId":"A"}"#,
+            r#"{"id":99,"result":{}}"#,
+            r#"{"method":"Nobody.knows","params":{},"sessionId":"Z"}"#,
+            r#"{"id":1,"result":{"x":1},"sessionId":"A"}"#,
+        ],
+    );
+    let called = session.call_raw("Page.enable", &json!({}), PATIENCE).await;
+    assert_eq!(called.unwrap().json(), br#"{"x":1}"#);
+    assert_eq!(connection.close_reason(), None);
+    drop(chromium.join().unwrap());
+}
+
+#[tokio::test]
+async fn nobody_answers_for_another_and_nobody_ends_another() {
+    for forged in [
+        r#"{"id":2,"result":{"x":"forged"},"sessionId":"A"}"#,
+        r#"{"id":2,"error":{"code":-1,"message":"forged"},"sessionId":"A"}"#,
+    ] {
+        let (connection, commands, replies) = connected();
+        let (bad, good) = (connection.session("A"), connection.session("B"));
+        let nothing = json!({});
+        let frames = vec![
+            r#"{"method":"Target.detachedFromTarget","params":{"sessionId":"B"},"sessionId":"A"}"#,
+            forged,
+            // The main process may: it says so where a session is not there any more.
+            r#"{"id":2,"error":{"code":-32001,"message":"Session with given id not found."}}"#,
+        ];
+        let chromium = say((commands, replies), 2, frames.leak());
+        let (first, second) = tokio::join!(
+            bad.call_raw("Page.enable", &nothing, PATIENCE),
+            good.call_raw("Page.enable", &nothing, PATIENCE),
+        );
+        assert_eq!(first.unwrap_err(), CdpError::Untrusted { method: "Page.enable" });
+        assert!(matches!(second.unwrap_err(), CdpError::Refused { code: -32001, .. }), "{forged}");
+        assert!(!good.gone().is_cancelled() && connection.close_reason().is_none());
+        drop(chromium.join().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn an_answer_for_another_that_is_too_large_is_not_taken_either() {
+    let (connection, commands, replies) = connected();
+    let (bad, good) = (connection.session("A"), connection.session("B"));
+    let nothing = json!({});
+    let chromium = answer(
+        (commands, replies),
+        2,
+        vec![
+            (r#"{"id":2,"result":{"data":""#, LIMIT, r#""},"sessionId":"A"}"#),
+            (r#"{"id":2,"result":{"data":""#, 1, r#""},"sessionId":"B"}"#),
+        ],
+    );
+    let (first, second) = tokio::join!(
+        bad.call_raw("Page.enable", &nothing, PATIENCE),
+        good.call_raw("Page.enable", &nothing, PATIENCE),
+    );
+    assert!(matches!(first.unwrap_err(), CdpError::Untrusted { .. }));
+    assert_eq!(second.unwrap().json(), br#"{"data":"x"}"#);
+    drop(chromium.join().unwrap());
+}
+
+#[test]
+fn frames_have_room_for_the_largest_pdf_and_little_more() {
+    const MIB: u64 = 1 << 20;
+    assert_eq!(frame_limit(0), FRAME_LIMIT);
+    for pdf in [1, 20 * MIB, 32 * MIB, 96 * MIB, 1 << 32] {
+        let limit = frame_limit(pdf) as u64;
+        let base64 = 4 * pdf.div_ceil(3);
+        assert!(limit >= base64 + MIB && limit <= base64 + 33 * MIB, "{pdf}: {limit}");
+    }
+    assert_eq!(frame_limit(1), 32 << 20, "events and other answers need room too");
+    assert!(frame_limit(u64::MAX) as u64 > 1 << 40);
 }

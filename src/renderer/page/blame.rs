@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::failure::{Class, Failure};
 use crate::job::length::MAX_POINTS;
 use crate::job::script::WaitFor;
-use crate::renderer::cdp::CdpError;
+use crate::renderer::cdp::{CdpError, CloseReason};
 use crate::renderer::pdf::Malformed;
 
 /// A render that failed, and whether the page may serve another job.
@@ -73,6 +73,26 @@ impl Failed {
             "pdf_task",
             "the task that finishes the PDF ended without a result".into(),
             "report this with the worker's log",
+        )
+    }
+
+    /// The document was never set: the page took no harm.
+    pub(super) fn not_looked_at() -> Self {
+        Self::by_job(
+            Class::Bug,
+            "panicked",
+            "the document could not be looked at".into(),
+            "report this with the worker's log",
+        )
+    }
+
+    /// The same, for want of time.
+    pub(super) fn not_looked_at_in_time() -> Self {
+        Self::by_job(
+            Class::Document,
+            "render_timeout",
+            "the render time was over before the document was looked at".into(),
+            "give it more time (`timeout_ms`), or the worker more cores",
         )
     }
 
@@ -163,10 +183,19 @@ impl Failed {
 
     /// The whole browser is gone.
     pub(crate) fn browser_died() -> Self {
+        Self::browser_died_of(None)
+    }
+
+    /// The same, with the reason where a person should know it.
+    pub(crate) fn browser_died_of(reason: Option<&CloseReason>) -> Self {
+        let why = match reason {
+            Some(reason @ CloseReason::Malformed(_)) => format!(": {reason}"),
+            _ => String::new(),
+        };
         Self::broken(
             Class::Interrupted,
             crate::failure::BROWSER_DIED,
-            "the browser died while the document was being rendered".into(),
+            format!("the browser died while the document was being rendered{why}"),
             "nothing: the job runs again in a new browser",
         )
     }
@@ -176,10 +205,11 @@ impl Failed {
         match error {
             CdpError::Timeout { .. } => Self::timed_out(allowed),
             CdpError::Oversized { method: "Page.printToPDF", limit } => Self::broken(
-                Class::Document,
+                Class::Input,
                 "pdf_too_large",
-                format!("the PDF is larger than Chromium may hand over ({limit} bytes encoded)"),
-                "use smaller images, or split the document",
+                format!("the PDF has more than the {limit} bytes that are read from Chromium"),
+                "use smaller images and fewer filters and shadows, split the document, or raise \
+                 renderer.max_pdf",
             ),
             CdpError::Oversized { limit, .. } => Self::broken(
                 Class::Document,
@@ -187,7 +217,16 @@ impl Failed {
                 format!("the document's page told of more than {limit} bytes at once"),
                 "make the addresses, strings and request bodies in the document smaller",
             ),
-            CdpError::Closed { .. } => Self::browser_died(),
+            CdpError::Closed { reason, .. } => Self::browser_died_of(Some(reason)),
+            CdpError::Untrusted { .. } => Self::broken(
+                Class::Renderer,
+                "renderer_untrusted",
+                "the renderer did not keep to the protocol while it worked on the document, and \
+                 was given up"
+                    .into(),
+                "try again; if it happens again, the document may be an attack: keep it, and report \
+                 it with the version of Chromium that `tillroll doctor` prints",
+            ),
             CdpError::Crashed { .. } => Self::broken(
                 Class::Renderer,
                 "renderer_crashed",
@@ -299,14 +338,29 @@ mod tests {
 
     #[test]
     fn what_is_too_large_is_the_documents_own_fault() {
-        for (method, code) in
-            [("Page.printToPDF", "pdf_too_large"), ("Runtime.evaluate", "page_too_loud")]
-        {
+        for (method, class, code) in [
+            ("Page.printToPDF", Class::Input, "pdf_too_large"),
+            ("Runtime.evaluate", Class::Document, "page_too_loud"),
+        ] {
             let failed =
                 Failed::from_cdp(&CdpError::Oversized { method, limit: 9 }, Duration::ZERO);
-            assert_eq!((failed.failure.class, failed.failure.code), (Class::Document, code));
+            assert_eq!((failed.failure.class, failed.failure.code), (class, code));
             assert!(!failed.page_is_sound);
         }
+    }
+
+    #[test]
+    fn who_does_not_keep_to_the_protocol_is_told() {
+        let closed =
+            |reason| Failed::from_cdp(&CdpError::Closed { method: "x", reason }, Duration::ZERO);
+        let garbled = closed(CloseReason::Malformed("it is no JSON"));
+        assert_eq!(garbled.failure.code, crate::failure::BROWSER_DIED);
+        assert_eq!(garbled.failure.class, Class::Interrupted, "the job is not to blame");
+        assert!(garbled.failure.message.ends_with("not a protocol message: it is no JSON"));
+        assert_eq!(closed(CloseReason::EndOfFile), Failed::browser_died());
+        let untrusted = Failed::from_cdp(&CdpError::Untrusted { method: "x" }, Duration::ZERO);
+        assert_eq!(untrusted.failure.code, "renderer_untrusted");
+        assert!(untrusted.failure.class == Class::Renderer && !untrusted.page_is_sound);
     }
 
     #[test]

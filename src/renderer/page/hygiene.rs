@@ -6,17 +6,18 @@ use std::time::Duration;
 use chromiumoxide::cdp::browser_protocol::page::NavigateParams;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Failed, Page, Run, guard};
+use super::{Failed, Page, Run, guard, probe};
 use crate::job::length::{MAX_POINTS, PIXELS_PER_INCH, POINTS_PER_INCH};
 use crate::renderer::cdp::CdpError;
-use crate::renderer::paper::Plan;
-use crate::renderer::{limits, markup};
+use crate::renderer::limits;
+use crate::renderer::markup::{Look, Tall};
+use crate::renderer::paper::{self, Plan};
 
 impl Page {
     /// Gives the page a new document where the one before left something in it
     /// that replacing it does not take away (15 ms, where a new context takes 75).
-    pub(super) async fn wash(&mut self, html: &str, deadline: Instant) {
-        if !markup::leaves_traces(html) {
+    pub(super) async fn wash(&mut self, look: Look, deadline: Instant) {
+        if !look.leaves_traces {
             return;
         }
         if let Err(error) = self.renew(deadline).await {
@@ -55,26 +56,41 @@ impl Page {
 }
 
 impl Run<'_> {
-    /// Refuses a document that is so high that it would fill more pages than it
-    /// may: Chromium lays out all of them before it prints the first.
-    pub(super) async fn check_height(
-        &self,
-        html: &str,
-        plan: &Plan,
-        has_page_rules: bool,
-    ) -> Result<(), Failed> {
-        if self.limits.pages == 0 || !markup::may_be_tall(html) {
+    /// Refuses a document that would fill more pages than it may, as far as its
+    /// layout on a screen tells: Chromium lays out all pages before it prints the
+    /// first, which takes seconds for some thousands. What cannot be told so ends at
+    /// its time, or where it is printed, after one page more than allowed.
+    ///
+    /// Its height divided by the longest side of a page is a lower bound, and so is
+    /// the number of breaks that it forces. Where it loads something it is laid out
+    /// already, and measuring is free.
+    pub(super) async fn check_pages(&mut self, look: Look, plan: &Plan) -> Result<(), Failed> {
+        let limit = self.limits.pages;
+        if limit == 0 {
             return Ok(());
         }
-        let size = self.content_size().await?;
-        let points = size.height * plan.scale * POINTS_PER_INCH / PIXELS_PER_INCH;
         // A document with `@page` rules may make its pages as long as a page can be.
-        let longest = if has_page_rules { MAX_POINTS } else { plan.longest_side() };
+        let longest = if look.has_page_rules { MAX_POINTS } else { plan.longest_side() };
+        if look.tall == Tall::ByView {
+            let height = paper::whole_pixels(longest * PIXELS_PER_INCH / POINTS_PER_INCH);
+            self.set_viewport(plan.viewport_width(), height).await?;
+        }
+        let mut least = 0.0;
+        if look.tall > Tall::No || look.loads_anything {
+            let size = self.content_size().await?;
+            least = size.height * plan.scale * POINTS_PER_INCH / PIXELS_PER_INCH / longest;
+        }
+        // What the document shows may depend on it.
+        self.set_viewport(plan.viewport_width(), 1).await?;
+        if look.many_tags && look.forces_breaks {
+            let breaks: f64 = self.evaluate(probe::FORCED_BREAKS).await?;
+            least = least.max(breaks + 1.0);
+        }
         #[allow(clippy::cast_precision_loss, reason = "a limit on pages is no such number")]
-        let limit = self.limits.pages as f64;
-        if points / longest <= limit {
+        let is_within = least <= limit as f64;
+        if is_within {
             return Ok(());
         }
-        Err(Failed { failure: limits::too_many_pages(self.limits.pages), page_is_sound: true })
+        Err(Failed { failure: limits::too_many_pages(limit), page_is_sound: true })
     }
 }

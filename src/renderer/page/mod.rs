@@ -27,6 +27,7 @@ mod fetch;
 mod finish;
 mod guard;
 mod hygiene;
+mod prepared;
 mod probe;
 mod script;
 
@@ -44,13 +45,15 @@ use tokio::time::Instant;
 
 pub use blame::Failed;
 use finish::{Unfinished, finish};
+use prepared::Prepared;
 
 use super::assets::Shelf;
 use super::cdp::{CdpError, Events, RawReply, Session};
 use super::context::Context;
 use super::limits::Limits;
+use super::markup::{self, Look};
 use super::paper::{self, MAX_SHRINK, Plan};
-use super::{RenderRequest, Rendered, Warning, markup};
+use super::{RenderRequest, Rendered, Warning};
 use crate::job::RenderOptions;
 use crate::job::length::{Length, MAX_POINTS, Margins, PIXELS_PER_INCH, POINTS_PER_INCH};
 use crate::job::options::Media;
@@ -149,7 +152,8 @@ impl Page {
         deadline: Instant,
     ) -> Result<Rendered, Failed> {
         let options = Arc::clone(&request.options);
-        let html = markup::disarm(&request.html);
+        let prepared = Prepared::of(&request.html, limits.pages, deadline).await?;
+        let (html, look) = (prepared.html(), prepared.look);
         let run = Run {
             page: self,
             options: &options,
@@ -161,15 +165,14 @@ impl Page {
             warnings: Vec::new(),
         };
         let result = if request.assets.is_empty() && options.script.is_none() {
-            let has_page_rules = markup::has_page_rules(&html);
-            run.alone(request, &html, has_page_rules).await
+            run.alone(request, html, look).await
         } else {
             let shelf = Shelf::of(&request.assets);
-            run.with_assets(request, &html, &shelf).await
+            run.with_assets(request, html, look, &shelf).await
         };
         let result = self.stayed().and(result);
         if result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
-            self.wash(&html, deadline).await;
+            self.wash(look, deadline).await;
         }
         let sound = !self.spent;
         result.map_err(|failed| Failed { page_is_sound: failed.page_is_sound && sound, ..failed })
@@ -198,10 +201,9 @@ impl Run<'_> {
         mut self,
         request: &RenderRequest,
         html: &str,
-        has_page_rules: bool,
+        look: Look,
     ) -> Result<Rendered, Failed> {
-        let (pdf, pages) =
-            self.render(request, html, has_page_rules, markup::loads_anything(html)).await?;
+        let (pdf, pages) = self.render(request, html, look).await?;
         let mut warnings = self.loaded.take().map(|l| l.warnings(|_| false)).unwrap_or_default();
         warnings.append(&mut self.warnings);
         Ok(Rendered { pdf, pages, warnings })
@@ -212,6 +214,7 @@ impl Run<'_> {
         mut self,
         request: &RenderRequest,
         html: &str,
+        look: Look,
         shelf: &Shelf,
     ) -> Result<Rendered, Failed> {
         let (session, deadline) = (self.page.session.clone(), self.deadline);
@@ -221,9 +224,12 @@ impl Run<'_> {
         let sheets = shelf.style_sheets().map(|(name, css)| (name.to_owned(), css.into_owned()));
         self.sheets = sheets.collect();
         let in_sheets = self.sheets.values().any(|css| markup::has_page_rules(css));
-        let has_page_rules = in_sheets || markup::has_page_rules(html);
+        let has_page_rules = in_sheets || look.has_page_rules;
+        let forces_breaks =
+            look.forces_breaks || self.sheets.values().any(|css| markup::forces_breaks(css));
+        let look = Look { has_page_rules, forces_breaks, loads_anything: true, ..look };
         let scripts = self.options.script.is_some();
-        let html = shelf.with_base(html, if scripts { script::HEAD } else { "" });
+        let html = shelf.with_base(html, if scripts { script::head() } else { "" });
         let mut guard = scripts.then(|| guard::Guard::of(&session, &self.page.frame));
         let watched = async {
             match &mut guard {
@@ -232,7 +238,7 @@ impl Run<'_> {
             }
         };
         let result = tokio::select! {
-            result = self.render(request, &html, has_page_rules, true) => result,
+            result = self.render(request, &html, look) => result,
             failed = server.serve(deadline) => Err(failed),
             failed = watched => Err(failed),
         };
@@ -258,10 +264,9 @@ impl Run<'_> {
         &mut self,
         request: &RenderRequest,
         html: &str,
-        has_page_rules: bool,
-        loads_anything: bool,
+        look: Look,
     ) -> Result<(Vec<u8>, u32), Failed> {
-        let plan = paper::plan(self.options, has_page_rules);
+        let plan = paper::plan(self.options, look.has_page_rules);
         if !plan.has_room() {
             return Err(Failed::margin_too_large());
         }
@@ -273,14 +278,14 @@ impl Run<'_> {
         } else {
             self.raw("Page.setDocumentContent", &content).await?;
         }
-        if loads_anything {
+        if look.loads_anything {
             self.wait_until_loaded().await?;
         }
         let date = request.date;
         let (pdf, pages) = if plan.is_roll() {
-            self.print_roll(plan, has_page_rules, date).await?
+            self.print_roll(plan, look.has_page_rules, date).await?
         } else {
-            self.check_height(html, &plan, has_page_rules).await?;
+            self.check_pages(look, &plan).await?;
             let reply = self.print(&plan, 0.0).await?;
             finish(reply, &request.options, plan.exact_size(), date, None).await?
         };

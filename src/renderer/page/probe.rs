@@ -125,6 +125,34 @@ pub(super) const RELEASE_HEIGHTS: &str = r"(() => {
   return released;
 })()";
 
+/// How many page breaks the document forces, at least: between blocks that follow
+/// each other, outside of whatever may be kept together or stand in columns. What
+/// elements are called in a document must not come between (`<input name=children>`).
+pub(super) const FORCED_BREAKS: &str = r"(() => {
+  try {
+    const getter = (of, name) => Object.getOwnPropertyDescriptor(of.prototype, name).get;
+    const [body, children] = [getter(Document, 'body'), getter(Element, 'children')];
+    const forces = (value) => !/^(auto|avoid|column|region)/.test(value);
+    const flows = (style) => style.float === 'none' && /^(static|relative|sticky)$/.test(style.position)
+      && /^(block|flow-root|list-item|table|table-row-group|table-row)$/.test(style.display);
+    const opens = (style) => style.overflowY === 'visible' && style.contain === 'none'
+      && style.columnCount === 'auto' && style.columnWidth === 'auto' && style.display !== 'table-row';
+    const open = [body.call(document)].filter(Boolean);
+    let breaks = 0;
+    while (open.length) {
+      let before, named;
+      for (const child of children.call(open.pop())) {
+        const style = getComputedStyle(child);
+        if (!flows(style)) continue;
+        if (before !== undefined && (before || forces(style.breakBefore) || named !== style.page)) breaks++;
+        [before, named] = [forces(style.breakAfter), style.page];
+        if (opens(style)) open.push(child);
+      }
+    }
+    return breaks;
+  } catch { return 0; }
+})()";
+
 /// The expression for the margins of a document with these style sheets as assets.
 pub(super) fn margins(sheets: &BTreeMap<String, String>) -> String {
     let mut assets = serde_json::Map::new();

@@ -11,13 +11,14 @@
 //! is printed does not change any more. Timers fire as fast as the machine can.
 //!
 //! No frame is ever drawn, so what waits for frames is given timers instead
-//! ([`HEAD`]). Frames issued by hand (`HeadlessExperimental.beginFrame`) would do
+//! ([`HEAD`], in front of the document). Frames issued by hand (`HeadlessExperimental.beginFrame`) would do
 //! for one page at a time only: three at once end Chromium's GPU process, and with
 //! it the browser (seen with 156.0.8078.79).
 //!
 //! Failures: `script_timeout` where a script does not come to an end,
 //! `wait_for_unmet`, and those of [`super::guard`].
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -38,13 +39,18 @@ const LONG_STEP: Duration = Duration::from_millis(50);
 /// What stands before a document with scripts: a policy against workers, which
 /// would run outside of what is watched; notes of what goes wrong; and what waits
 /// for frames elsewhere, on timers. On paper everything is in view. It takes
-/// itself out again; the policy stays in force.
-pub(super) const HEAD: &str = r#"<meta http-equiv="Content-Security-Policy" content="worker-src 'none'"><script>(() => {
+/// itself out again; the policy stays in force. It goes in as one line ([`head`]).
+const HEAD: &str = r#"<meta http-equiv="Content-Security-Policy" content="worker-src 'none'"><script>(() => {
   const later = setTimeout.bind(window), never = clearTimeout.bind(window);
   const errors = [];
   const note = (text) => { if (errors.length < 5) errors.push(String(text).slice(0, 200)); };
+  const where = ({ filename, lineno }) => {
+    const name = /^https:\/\/[^/]*\/([^?#]*)/.exec(filename);
+    return lineno > 0 ? ` (${name ? `${name[1]}, ` : ''}line ${lineno})`
+      : ' (in an asset: with the attribute crossorigin its script tag tells more)';
+  };
   Object.defineProperty(window, Symbol.for('tillroll.errors'), { value: errors });
-  addEventListener('error', (e) => { if (e.message) note(`${e.message} (line ${e.lineno})`); });
+  addEventListener('error', (e) => { if (e.message) note(e.message.slice(0, 120) + where(e)); });
   addEventListener('unhandledrejection', (e) => note(e.reason));
   window.open = () => null;
   window.requestAnimationFrame = (f) => later(() => f(performance.now()), 16);
@@ -106,6 +112,14 @@ pub(super) const HEAD: &str = r#"<meta http-equiv="Content-Security-Policy" cont
   document.currentScript.previousElementSibling?.remove();
   document.currentScript.remove();
 })();</script>"#;
+
+/// [`HEAD`] without line breaks, so that in an error's place the document's own lines
+/// are counted, and no others.
+pub(super) fn head() -> &'static str {
+    static LINE: LazyLock<String> =
+        LazyLock::new(|| HEAD.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+    &LINE
+}
 
 /// Ends what is animated, where it would end by itself: no frame comes that would
 /// move it. Then what our notes say.
@@ -257,6 +271,14 @@ fn look(wait_for: &WaitFor) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_before_a_document_has_no_lines_of_its_own() {
+        assert!(!head().contains(['\n', '\r']));
+        // A comment to the end of the line would take the rest with it.
+        assert!(!HEAD.contains("// "));
+        assert!(head().starts_with("<meta http-equiv") && head().ends_with("</script>"));
+    }
 
     #[test]
     fn what_is_waited_for_is_quoted() {

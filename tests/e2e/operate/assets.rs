@@ -111,6 +111,9 @@ fn what_cannot_be_an_asset_is_refused_with_its_remedy() {
     let spaced = file(dir.path(), "my logo.png", std::fs::read(&logo).unwrap());
     let large = file(dir.path(), "large.css", "/**/".repeat((2 << 20) + 1));
     let empty = file(dir.path(), "empty.png", "");
+    let cut = file(dir.path(), "cut.png", &std::fs::read(&logo).unwrap()[..8]);
+    let font = std::fs::read(fixture("till-segment.woff")).unwrap();
+    let part = file(dir.path(), "part.woff", &font[..font.len() / 2]);
     let missing = dir.path().join("missing.png");
     let at = dir.path().to_str().unwrap();
     for (files, code, parts) in [
@@ -123,6 +126,8 @@ fn what_cannot_be_an_asset_is_refused_with_its_remedy() {
         (vec![&logo, &logo, "--name", "a.png"], 2, &["2 files", "one name"]),
         (vec![&large], 65, &["more than 8 MiB", "no limit"]),
         (vec![&empty], 65, &["empty"]),
+        (vec![&cut], 65, &["cut.png", "width and height", "8 bytes", "export it again"]),
+        (vec![&part], 65, &["part.woff", "table directory", "export it again"]),
         (vec![missing.to_str().unwrap()], 65, &["missing.png", "check the path"]),
         (vec![at], 65, &["name files"]),
     ] {
