@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use super::concurrency::Concurrency;
+use super::entry::signed;
 use super::ladder::{FAT, Ladder, Pressure, Stalls};
 use super::ledger::Ledger;
 use super::reserve::Reserve;
@@ -56,6 +57,8 @@ pub enum Order {
 pub struct Standing {
     /// How scarce memory is.
     pub pressure: Pressure,
+    /// Whether the system waits for memory, by its own counters, whatever is free.
+    pub stalled: bool,
     /// What can still be taken before any reserve; negative where the budget is overrun.
     pub free: i64,
     /// What stays free.
@@ -72,6 +75,22 @@ pub struct Standing {
     pub fits: Fit,
     /// What other workers on this machine say of themselves.
     pub elsewhere: Elsewhere,
+}
+
+impl Standing {
+    /// The same in the operator's terms, under a limit: a quarter of the reserve stands
+    /// above the limit in the ledger's own figures. Both what is free and what is to stay
+    /// free are less by what of it counts there now, so that they compare as they did.
+    /// `used`: what worker and Chromium use; `kept`: what is kept for an embedded Redis.
+    #[must_use]
+    pub fn within(mut self, limit: u64, used: u64, kept: u64) -> Self {
+        let left = signed(limit) - signed(used) - signed(kept);
+        let above = self.free.saturating_sub(left).max(0);
+        self.free -= above;
+        self.reserve = self.reserve.saturating_sub(u64::try_from(above).unwrap_or(0));
+        self.outstanding = self.outstanding.min(u64::try_from(self.free).unwrap_or(0));
+        self
+    }
 }
 
 /// See the module's documentation.
@@ -333,10 +352,14 @@ impl Control {
         now.saturating_sub(self.ledger.sampled()) > age
     }
 
-    /// What other workers on this machine have to know of this one's promises.
+    /// What running jobs may still take: what other workers on this machine have to know
+    /// of this one's promises. No more than there is for them: a job that runs alone is
+    /// promised that, however much it was predicted to need.
     #[must_use]
     pub fn outstanding(&self) -> u64 {
-        self.ledger.outstanding()
+        let there = u64::try_from(self.ledger.room()).unwrap_or(0);
+        // What is overrun is a promise still.
+        self.ledger.outstanding().min(there.max(1))
     }
 
     /// What one job could have at most, all else closed: the budget for verdicts.
@@ -371,9 +394,10 @@ impl Control {
     pub fn standing(&self) -> Standing {
         Standing {
             pressure: self.ladder.pressure(),
+            stalled: self.ladder.is_stalled(),
             free: self.ledger.room(),
             reserve: self.ledger.lines().keep,
-            outstanding: self.ledger.outstanding(),
+            outstanding: self.outstanding(),
             idle: self.ledger.idle_bytes(),
             running: self.ledger.running(),
             slots: self.concurrency.slots(),
@@ -459,6 +483,30 @@ mod tests {
         }
         let calm = pressure.iter().find(|(_, pressure)| *pressure == Pressure::Nominal);
         assert!(calm.is_some_and(|(ms, _)| *ms <= 550), "{pressure:?}");
+    }
+
+    #[test]
+    fn what_is_promised_to_a_lone_job_is_what_there_is_for_it() {
+        let (now, limit, floor) = (Duration::ZERO, 500 * MIB, 128 * MIB);
+        let bounds = Bounds { budget: Some(limit + floor / 4), kept: 0 };
+        let (reaction, back) = (Duration::from_millis(50), Duration::from_millis(100));
+        let policy = Policy { bounds, floor, cores: 1, most: 2, reaction, back };
+        let mut control = Control::new(&policy);
+        let own = 150 * MIB;
+        control.sample(&Sample { at: now, free: 9000 * MIB, own, running: &[], idle: &[] }, None);
+        let (predicted, waited) = (2400 * MIB, Duration::ZERO);
+        let request = Request { job: JobId(1), predicted, warm: None, alone: false, waited };
+        assert_eq!(control.admit(&request, now), Ok(Admitted { alone: true }));
+        let ledger = control.standing();
+        let shown = ledger.within(limit, own, 0);
+        assert!(shown.outstanding <= limit - own, "{shown:?}");
+        assert!(control.outstanding() < 9000 * MIB / 10, "others are told the same");
+        // In the operator's terms: never more than the limit, and what compares compares still.
+        assert_eq!(shown.free, i64::try_from(limit - own).unwrap());
+        let headroom = |of: &Standing| of.free - i64::try_from(of.reserve).unwrap();
+        assert_eq!(headroom(&shown), headroom(&ledger));
+        let wide = ledger.within(20_000 * MIB, own, 0);
+        assert_eq!((wide.free, wide.reserve), (ledger.free, ledger.reserve));
     }
 
     #[test]
