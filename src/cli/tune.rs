@@ -173,7 +173,7 @@ impl Tune for Tuner {
                     None => configured.clone(),
                 };
             }
-            Tuned { key: *key, value, configured: configured.clone() }
+            Tuned { key, value, configured: configured.clone() }
         };
         self.configured.iter().map(of).collect()
     }
