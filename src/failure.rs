@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::job::reply::Warning;
+
 /// Whose fault a failure is, and so what becomes of the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,6 +81,9 @@ pub struct Failure {
     /// What the renderer held when it failed, in bytes, where that could be seen.
     #[serde(skip)]
     pub memory_bytes: Option<u64>,
+    /// What was noticed before it failed: often the reason.
+    #[serde(skip)]
+    pub warnings: Box<[Warning]>,
 }
 
 impl Failure {
@@ -89,7 +94,14 @@ impl Failure {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self { class, code, message: message.into(), remedy: remedy.into(), memory_bytes: None }
+        Self {
+            class,
+            code,
+            message: message.into(),
+            remedy: remedy.into(),
+            memory_bytes: None,
+            warnings: Box::default(),
+        }
     }
 
     /// Somebody cancelled the job.
@@ -112,6 +124,13 @@ impl Failure {
             "the document is no longer in Redis",
             "set maxmemory-policy to noeviction, and send the job again",
         )
+    }
+
+    /// The same, with what was noticed before.
+    #[must_use]
+    pub fn with_warnings(mut self, warnings: Vec<Warning>) -> Self {
+        self.warnings = warnings.into();
+        self
     }
 
     /// The same, with what its renderer was seen to hold.

@@ -10,7 +10,7 @@ use tillroll::memory::{Governor, Probe, Settings as MemorySettings};
 use tillroll::queue::{LimitSettings, Queue, QueueConfig};
 use tillroll::renderer::null::Null;
 use tillroll::renderer::{Readiness, Render, RenderFuture, RenderRequest};
-use tillroll::worker::{Settings, Shared, Snapshot, Stop, Totals, Worker};
+use tillroll::worker::{Fixed, Settings, Shared, Snapshot, Stop, Totals, Worker};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -93,7 +93,7 @@ impl Workers {
                 heartbeat: LEASE / 6,
                 drain: Shared::new(Duration::from_secs(20)),
                 max_timeout: Duration::from_secs(20),
-                tune: Arc::new(|key, _| Err(format!("{key} is fixed here"))),
+                tune: Arc::new(Fixed),
             };
             let room = MemorySettings {
                 limit: None,

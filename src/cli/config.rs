@@ -8,11 +8,13 @@
 use serde_json::{Map, Value, json};
 
 use super::exit::{Exit, Failure, print};
-use super::worker::TUNABLE;
-use super::{Session, parts, workers};
+use super::tune::{self, DEFAULT, TUNABLE};
+use super::workers::{self, Known};
+use super::{Session, parts};
 use crate::config::error::nearest_key;
 use crate::config::values::{ByteLimit, Count, Setting};
 use crate::config::{Entry, Key, key};
+use crate::memory::change::Ground;
 use crate::queue::{Control, limits};
 
 /// What to do with the configuration.
@@ -34,7 +36,9 @@ enum Action {
     Check,
     /// Print the value of one key, and where it came from
     ///
-    /// Of a limit (limits.…), the one in force for the whole queue: Redis is asked.
+    /// Of a limit (limits.…), the one in force for the whole queue: Redis is asked. Of
+    /// what can be changed in workers, where a Redis is named, also what is in force in
+    /// each that lives.
     Get {
         /// The key, like limits.jobs
         #[arg(value_name = "KEY")]
@@ -44,13 +48,15 @@ enum Action {
     ///
     /// Limits (limits.…) change for the whole queue and for good: they are kept in
     /// Redis and win over every worker's own; `default` makes the workers' own hold again.
-    /// worker.concurrency, drain.timeout and log.level change in the workers
-    /// that live, until they end. The rest needs the file and a restart.
+    /// worker.concurrency, memory.limit, memory.reserve, drain.timeout and log.level
+    /// change in the workers that live, until they end; `default` is what each of them
+    /// started with. What cannot work in one of them is refused, with figures, and none is
+    /// told. The rest needs the file and a restart.
     Set {
         /// The key, like limits.jobs
         #[arg(value_name = "KEY")]
         key: String,
-        /// Its value, as it would stand in the file
+        /// Its value, as it would stand in the file, or default
         #[arg(value_name = "VALUE", allow_hyphen_values = true)]
         value: String,
         /// Only in this worker, by its id [default: in all that live]
@@ -126,11 +132,43 @@ fn get(session: &Session, key: &Key) -> Result<(), Failure> {
         }
         value = show_limit(limit, number);
     }
+    let workers = in_force(session, key)?;
     print(&if session.json {
-        format!("{}\n", json!({"v": 1, "key": key.name, "value": value, "source": source}))
+        let of = |(worker, value, configured): &(String, String, String)| json!({"worker": worker, "value": value, "configured": configured});
+        let workers: Vec<Value> = workers.iter().map(of).collect();
+        let object = json!({
+            "v": 1, "key": key.name, "value": value, "source": source, "workers": workers,
+        });
+        format!("{object}\n")
     } else {
-        format!("{} = {value:?}  # {source}\n", key.name)
+        let mut text = format!("{} = {value:?}  # {source}\n", key.name);
+        for (worker, value, configured) in workers {
+            text += &format!("worker {worker}: {value:?}");
+            if value != configured {
+                text += &format!(" until it ends; it started with {configured:?}");
+            }
+            text.push('\n');
+        }
+        text
     })
+}
+
+/// What is in force in each worker that lives, and what it started with. Empty where no
+/// Redis is named: nobody's is needed for what the file says.
+fn in_force(session: &Session, key: &Key) -> Result<Vec<(String, String, String)>, Failure> {
+    if !TUNABLE.contains(&key.name) || session.loaded.config.redis.url.is_none() {
+        return Ok(Vec::new());
+    }
+    let known = super::runtime()?.block_on(async {
+        let queue = parts::queue(session, "config").await?;
+        workers::known(session, &queue).await
+    })?;
+    let alive = known.iter().filter(|worker| worker.alive);
+    let settings = alive.filter_map(|worker| {
+        let (value, configured) = worker.setting(key.name)?;
+        Some((worker.id.clone(), value.to_owned(), configured.to_owned()))
+    });
+    Ok(settings.collect())
 }
 
 /// A limit as it would stand in a file.
@@ -158,11 +196,17 @@ fn set(session: &Session, key: &Key, value: &str, worker: Option<&str>) -> Resul
         return Err(Failure::new(Exit::Usage, format!("changing {}", key.name), why, fix));
     }
     // As the worker will read it: its complaint would only be in its log.
-    (key.check)(value).map_err(|why| wrong(key, value, &why, &(key.expects)()))?;
+    if value != DEFAULT {
+        let expects =
+            || format!("{}, or default for what the worker started with", (key.expects)());
+        (key.check)(value).map_err(|why| wrong(key, value, &why, &expects()))?;
+    }
     let command = Control::Set { key: key.name.to_owned(), value: value.to_owned() };
     let told = super::runtime()?.block_on(async {
         let queue = parts::queue(session, "config").await?;
-        workers::tell(session, &queue, worker, &command).await
+        let meant = workers::meant(session, &queue, worker).await?;
+        meant.iter().try_for_each(|worker| can_work(worker, key, value))?;
+        workers::tell(&queue, &meant, &command).await
     })?;
     print(&if session.json {
         let object = json!({
@@ -170,8 +214,43 @@ fn set(session: &Session, key: &Key, value: &str, worker: Option<&str>) -> Resul
         });
         format!("{object}\n")
     } else {
-        format!("{} = {value:?} in {}, until it ends\n", key.name, workers::shown(&told))
+        let told = workers::shown(&told);
+        match value {
+            DEFAULT => format!("{}: what it started with holds again in {told}\n", key.name),
+            _ => format!("{} = {value:?} in {told}, until it ends\n", key.name),
+        }
     })
+}
+
+/// Whether a worker can work with this, by what its last heartbeat said of its memory. One
+/// of another release says less, and judges for itself.
+///
+/// # Errors
+/// Why it cannot.
+fn can_work(worker: &Known, key: &Key, value: &str) -> Result<(), Failure> {
+    if !key.name.starts_with("memory.") {
+        return Ok(());
+    }
+    let refused = |why: &str, fix: &str| {
+        let what = format!("changing {} in worker {}", key.name, worker.id);
+        Err(Failure::new(Exit::Usage, what, why, fix))
+    };
+    let memory = &worker.says["memory"];
+    if memory["governor"].is_null() {
+        let (why, fix) = tune::NOT_GOVERNED;
+        return refused(why, fix);
+    }
+    let Ok(ground) = serde_json::from_value::<Ground>(memory["bounds"].clone()) else {
+        return Ok(());
+    };
+    let value = match value {
+        DEFAULT => worker.setting(key.name).map(|(_, configured)| configured),
+        _ => Some(value),
+    };
+    match value.map(|value| tune::judge(&ground, key.name, value)) {
+        Some(Err(misfit)) => refused(&misfit.why, &misfit.fix),
+        Some(Ok(_)) | None => Ok(()),
+    }
 }
 
 fn set_limit(

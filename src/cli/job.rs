@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::exit::{Exit, Failure, print};
 use super::{Session, dead, parts};
-use crate::client::{Client, Held, Name, Past, Record, Reply, State};
+use crate::client::{Client, Held, Name, Past, Record, Reply, State, Warning};
 use crate::config::units::show_bytes_rounded;
 use crate::queue::Cancelled;
 
@@ -279,6 +279,7 @@ impl Seen {
                 "class": past.class, "code": past.code, "message": past.message,
                 "remedy": past.remedy, "duration_ms": past.duration_ms,
                 "memory_bytes": past.memory_bytes, "counted": past.counted,
+                "warnings": past.warnings,
             })
         });
         object["history"] = history.collect();
@@ -329,6 +330,9 @@ fn text_of(record: &Record, outcome: Option<&Reply>, history: &[Past]) -> String
     }
     for past in history {
         line(&format!("attempt {}", past.attempt), Some(attempt(past)));
+        for Warning { code, message, remedy } in &past.warnings {
+            line("warning", Some(format!("{message} ({code}): {remedy}")));
+        }
     }
     // Where the reply was taken, its history still knows what to do.
     if outcome.is_none_or(|reply| reply.error.is_none()) {

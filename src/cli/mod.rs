@@ -29,6 +29,7 @@ pub mod scale;
 pub mod signals;
 pub mod status;
 pub mod tenant;
+mod tune;
 pub mod worker;
 mod workers;
 

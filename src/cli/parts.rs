@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::Session;
 use super::exit::{Exit, Failure};
-use crate::config::values;
+use crate::config::units::show_bytes;
+use crate::config::{does_not_fit, values};
 use crate::memory::{self, Governor, GovernorError, Probe};
 use crate::pool::recycle::RecyclePolicy;
 use crate::pool::{Pool, PoolConfig, ScriptPolicy};
@@ -151,7 +152,16 @@ fn measured(
     let total = probe.total().map_err(|error| {
         Failure::new(Exit::Unexpected, what, error, "mount /proc in this container")
     })?;
-    make(probe, memory_settings(session, total, redis)).map_err(|error| match &error {
+    let settings = memory_settings(session, total, redis);
+    // Shares of the machine are sizes only here; sizes were compared before.
+    if let Some(limit) = settings.limit
+        && let Some(why) = does_not_fit(limit, settings.reserve, settings.per_render)
+    {
+        let why = format!("memory.limit = {:?} cannot be: {why}", show_bytes(limit));
+        let fix = "raise memory.limit, or lower memory.reserve or memory.per_render";
+        return Err(Failure::new(Exit::Config, what, why, fix));
+    }
+    make(probe, settings).map_err(|error| match &error {
         GovernorError::TooSmall(small) => {
             Failure::new(Exit::Unavailable, what, small, small.remedy())
         }

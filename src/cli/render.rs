@@ -253,10 +253,15 @@ fn report(session: &Session, lines: Vec<Line>) -> Result<(), Failure> {
                 }));
             }
             Err(Bad { refusal, failure }) => {
+                let warnings = refusal.as_ref().map_or(&[][..], |refusal| &refusal.warnings[..]);
+                for warning in warnings {
+                    tracing::warn!(file = %document.file, code = warning.code, remedy = %warning.remedy, "{}", warning.message);
+                }
+                let noticed = json!(warnings);
                 let (class, code) = refusal
                     .map_or((None, "not_written"), |refusal| (Some(refusal.class), refusal.code));
                 objects.push(json!({
-                    "file": document.file, "status": "failed",
+                    "file": document.file, "status": "failed", "warnings": noticed,
                     "error": {
                         "class": class, "code": code,
                         "message": failure.why, "remedy": failure.fix,

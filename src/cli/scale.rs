@@ -38,7 +38,8 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
         let queue = parts::queue(session, "scale").await?;
         let only = args.worker.as_deref();
-        let told = workers::tell(session, &queue, only, &Control::Scale { slots }).await?;
+        let meant = workers::meant(session, &queue, only).await?;
+        let told = workers::tell(&queue, &meant, &Control::Scale { slots }).await?;
         if session.json {
             return print(&format!("{}\n", json!({"v": 1, "slots": slots, "workers": told})));
         }

@@ -187,6 +187,8 @@ impl Seen {
         let headings = ["worker", "phase", "running", "done", "failed", "memory", "heartbeat"];
         let mut text = table(&headings, &rows.collect::<Vec<_>>());
         for Known { id, says, .. } in self.workers.iter().filter(|worker| worker.alive) {
+            text.push_str(&reasons_text(id, &says["reasons"]));
+            text.push_str(&bounds_text(id, &says["memory"]));
             text.push_str(&ledger_text(id, &says["memory"]["governor"]));
             text.push_str(&waits_text(id, &says["memory"]["governor"]));
             if let Some(why) = says["upkeep"]["why"].as_str() {
@@ -215,6 +217,31 @@ fn memory_text(memory: &Value) -> String {
         Some(kills) => format!(", {kills} killed by the kernel"),
     };
     format!("{used} of {budget}{scarce}{killed}")
+}
+
+/// Why a worker takes no jobs, or few: what its `/readyz` answers.
+fn reasons_text(id: &str, reasons: &Value) -> String {
+    let each = reasons.as_array().into_iter().flatten();
+    let line = |reason: &Value| {
+        let (what, why) = (reason["what"].as_str()?, reason["why"].as_str()?);
+        Some(format!("\n{id}: NOT READY ({what}): {why}\n"))
+    };
+    each.filter_map(line).collect()
+}
+
+/// What bounds a worker's memory.
+fn bounds_text(id: &str, memory: &Value) -> String {
+    let bounds = &memory["bounds"];
+    let bytes = |value: &Value| value.as_u64().map(show_bytes_rounded);
+    let (Some(reserve), Some(budget)) =
+        (bytes(&bounds["reserve_bytes"]), bytes(&memory["budget_bytes"]))
+    else {
+        return String::new();
+    };
+    let limit = bytes(&bounds["limit_bytes"]).unwrap_or_else(|| "auto".to_owned());
+    let fence = bytes(&memory["governor"]["fence_bytes"]);
+    let fence = fence.map_or(String::new(), |fence| format!(", fence around the browser {fence}"));
+    format!("\n{id}: memory.limit {limit}, memory.reserve {reserve}, budget now {budget}{fence}\n")
 }
 
 /// What a worker's ledger says.
@@ -252,5 +279,35 @@ fn waits_text(id: &str, governor: &Value) -> String {
         0 => String::new(),
         1 => format!("\n{id}: a job waits for memory: {longest}\n"),
         many => format!("\n{id}: {many} jobs wait for memory, the first because {longest}\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_worker_takes_no_jobs_is_told_as_it_says_it() {
+        let reasons = json!([{"what": "memory", "why": "50 MB are free; raise memory.limit"}]);
+        let text = reasons_text("w-1", &reasons);
+        assert_eq!(text, "\nw-1: NOT READY (memory): 50 MB are free; raise memory.limit\n");
+        assert_eq!(reasons_text("w-1", &json!([])), "");
+        assert_eq!(reasons_text("w-1", &Value::Null), "", "an older release");
+    }
+
+    #[test]
+    fn limit_reserve_and_budget_stand_side_by_side() {
+        let mut memory = json!({
+            "budget_bytes": 480_000_000, "governor": {"fence_bytes": 560_000_000},
+            "bounds": {"limit_bytes": 500_000_000, "reserve_bytes": 256_000_000},
+        });
+        let text = bounds_text("w", &memory);
+        assert!(
+            text.contains("memory.limit 500 MB, memory.reserve 256 MB, budget now 480 MB, fence"),
+            "{text}"
+        );
+        memory["bounds"]["limit_bytes"] = Value::Null;
+        assert!(bounds_text("w", &memory).contains("memory.limit auto"));
+        assert_eq!(bounds_text("w", &json!({"budget_bytes": 1})), "", "an older release");
     }
 }

@@ -5,7 +5,6 @@
 //! worker runs until a signal ends it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -13,15 +12,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::backend::Backend;
 use super::exit::{Exit, Failure, print};
+use super::tune::Tuner;
 use super::{Session, embedded_failure, parts, signals};
-use crate::config::values::{Concurrency, LogLevel, Memory, Setting};
 use crate::http::{self, Pages};
-use crate::memory::{Governor, Probe};
+use crate::memory::Governor;
 use crate::metrics::Exporter;
 use crate::queue::Address;
 use crate::queue::Queue;
 use crate::queue::embedded::Embedded;
-use crate::worker::{Settings, Shared, Snapshot, Stop, Tune, Worker};
+use crate::worker::{Settings, Shared, Snapshot, Stop, Worker};
 
 /// Renders what is pushed to the queue, until it is stopped
 ///
@@ -137,46 +136,6 @@ async fn serve(
     outcome
 }
 
-/// Changes a setting of this worker while it runs: what `tillroll config set` sends.
-fn tune(governor: Governor, drain: Shared) -> Tune {
-    let cores = parts::cores();
-    Arc::new(move |key: &str, value: &str| match key {
-        "worker.concurrency" => {
-            let concurrency = Concurrency::parse(value)?;
-            governor.scale(Some(concurrency.slots(cores)));
-            Ok(())
-        }
-        "memory.limit" => {
-            let limit = <Option<Memory> as Setting>::parse(value)?;
-            let limit = limit.map(of_total).transpose()?;
-            governor.change(|settings| settings.limit = limit)
-        }
-        "memory.reserve" => {
-            let reserve = of_total(<Memory as Setting>::parse(value)?)?;
-            governor.change(|settings| settings.reserve = reserve)
-        }
-        "drain.timeout" => {
-            drain.set(<Duration as Setting>::parse(value)?);
-            Ok(())
-        }
-        "log.level" => crate::telemetry::set_level(LogLevel::parse(value)?),
-        _ => Err(format!(
-            "it cannot be changed while the worker runs; these can: {}",
-            TUNABLE.join(", ")
-        )),
-    })
-}
-
-/// A share of the machine's memory, or bytes, in bytes.
-fn of_total(memory: Memory) -> Result<u64, String> {
-    let total = Probe::default().total().map_err(|error| error.to_string())?;
-    Ok(memory.of(total))
-}
-
-/// The settings of a worker that can be changed while it runs.
-pub(super) const TUNABLE: [&str; 5] =
-    ["worker.concurrency", "memory.limit", "memory.reserve", "drain.timeout", "log.level"];
-
 /// The worker's life once all its parts are there.
 async fn work(
     session: &Session,
@@ -196,17 +155,22 @@ async fn work(
     tracing::info!(
         worker = %id,
         slots = plan.slots,
-        contexts = plan.contexts,
+        contexts.most = plan.contexts,
+        // The same number as `tillroll doctor` gives; `tillroll plan` measures it.
+        contexts.expected = plan.expected_contexts,
         memory.budget_bytes = plan.budget,
         renderer = backend.renderer().kind(),
         browser = backend.version(),
         "ready"
     );
+    if let Some(why) = config.worker.concurrency.excess(parts::cores()) {
+        tracing::warn!("{why}");
+    }
     let drain = Shared::new(config.drain.timeout);
     let settings = Settings {
         lease: config.queue.lease,
         heartbeat: config.queue.heartbeat,
-        tune: tune(governor.clone(), drain.clone()),
+        tune: Arc::new(Tuner::new(session, governor.clone(), drain.clone())),
         drain,
         max_timeout: config.renderer.timeout,
     };

@@ -23,6 +23,14 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// A setting that can be changed while it runs: its value, and what it started with;
+    /// `None` where its release does not say.
+    pub(super) fn setting(&self, key: &str) -> Option<(&str, &str)> {
+        let all = self.says["settings"].as_array()?;
+        let one = all.iter().find(|one| one["key"] == key)?;
+        Some((one["value"].as_str()?, one["configured"].as_str()?))
+    }
+
     /// As JSON.
     pub(super) fn json(&self) -> Value {
         json!({
@@ -50,42 +58,50 @@ pub(super) async fn known(session: &Session, queue: &Queue) -> Result<Vec<Known>
     Ok(known.collect())
 }
 
-/// Sends a command to the worker called `only`, or to all that live; who was told.
+/// The worker called `only`, or all that live.
 ///
 /// # Errors
 /// Where none lives, that one does not, or Redis is away.
-pub(super) async fn tell(
+pub(super) async fn meant(
     session: &Session,
     queue: &Queue,
     only: Option<&str>,
-    command: &Control,
-) -> Result<Vec<String>, Failure> {
-    let alive = known(session, queue).await?.into_iter().filter(|worker| worker.alive);
-    let alive: Vec<String> = alive.map(|worker| worker.id).collect();
+) -> Result<Vec<Known>, Failure> {
+    let known = known(session, queue).await?.into_iter().filter(|worker| worker.alive);
+    let meant: Vec<Known> = known.filter(|worker| only.is_none_or(|id| worker.id == id)).collect();
     let nobody = |why: String, fix: &str| {
         Err(Failure::new(Exit::Unavailable, "telling the workers", why, fix))
     };
-    let told: Vec<String> = match only {
-        Some(id) if !alive.iter().any(|worker| worker == id) => {
+    match only {
+        Some(id) if meant.is_empty() => {
             let fix = "give the id as `tillroll status` shows it, or leave --worker out for all";
-            return nobody(format!("no worker called {id:?} lives on this queue"), fix);
+            nobody(format!("no worker called {id:?} lives on this queue"), fix)
         }
-        Some(id) => vec![id.to_owned()],
-        None => alive,
-    };
-    if told.is_empty() {
-        let fix =
-            "start one with `tillroll worker`; for one that is to come, set the key in its file";
-        return nobody("no worker lives on this queue".to_owned(), fix);
+        None if meant.is_empty() => {
+            let fix = "start one with `tillroll worker`; for one that is to come, set the key in its file";
+            nobody("no worker lives on this queue".to_owned(), fix)
+        }
+        _ => Ok(meant),
     }
+}
+
+/// Sends a command to these workers; who was told.
+///
+/// # Errors
+/// Where Redis is away.
+pub(super) async fn tell(
+    queue: &Queue,
+    workers: &[Known],
+    command: &Control,
+) -> Result<Vec<String>, Failure> {
     let message = serde_json::to_string(command).map_err(|error| {
         Failure::new(Exit::Bug, "telling the workers", error, "this is a bug: please report it")
     })?;
-    for worker in &told {
-        let sent = queue.control(worker, &message).await;
+    for worker in workers {
+        let sent = queue.control(&worker.id, &message).await;
         sent.map_err(|error| parts::unavailable(&error))?;
     }
-    Ok(told)
+    Ok(workers.iter().map(|worker| worker.id.clone()).collect())
 }
 
 /// "worker a", "2 workers (a, b)".

@@ -266,16 +266,22 @@ fn contradictions(config: &Config) -> Vec<(&'static str, String)> {
     }
     if let (Some(Memory::Bytes(limit)), Memory::Bytes(reserve)) =
         (config.memory.limit, config.memory.reserve)
-        && reserve.saturating_add(config.memory.per_render.bytes()) > limit
+        && let Some(why) = does_not_fit(limit, reserve, config.memory.per_render.bytes())
     {
-        found.push((
-            "memory.limit",
-            format!(
-                "memory.reserve ({}) and one render ({}) do not fit in it",
-                units::show_bytes(reserve),
-                units::show_bytes(config.memory.per_render.bytes()),
-            ),
-        ));
+        found.push(("memory.limit", why));
     }
     found
+}
+
+/// Why a `memory.limit` cannot be with this `memory.reserve` and `memory.per_render`, all in
+/// bytes. Shares are not known before the machine is.
+#[must_use]
+pub fn does_not_fit(limit: u64, reserve: u64, per_render: u64) -> Option<String> {
+    (reserve.saturating_add(per_render) > limit).then(|| {
+        format!(
+            "memory.reserve ({}) and one render ({}) do not fit in it",
+            units::show_bytes(reserve),
+            units::show_bytes(per_render)
+        )
+    })
 }

@@ -187,6 +187,8 @@ pub enum Concurrency {
 impl Concurrency {
     /// More than any machine renders well: a slot costs a page of memory.
     const MOST: u16 = 512;
+    /// Of cores + 1; eight at once on two cores were half as fast as three.
+    const TOO_MANY: usize = 2;
 
     /// What a machine without neighbours does best with, or nearly (`cargo bench
     /// --bench governor -- sweep`): while one document is between its renderer, its
@@ -200,6 +202,21 @@ impl Concurrency {
             Self::Auto => cores.saturating_mul(Self::PER_CORE).min(usize::from(Self::MOST)),
             Self::Fixed(slots) => usize::from(slots),
         }
+    }
+
+    /// What a person should know of so many on a machine with `cores`.
+    #[must_use]
+    pub fn excess(self, cores: usize) -> Option<String> {
+        let best = Self::Auto.slots(cores);
+        let slots = self.slots(cores);
+        (slots > Self::TOO_MANY * best).then(|| {
+            let cores = if cores == 1 { "1 core".to_owned() } else { format!("{cores} cores") };
+            format!(
+                "worker.concurrency is {slots} with {cores}: more than 3 for each ({best}) at once make \
+                 each render slower and no more of them in all, and each takes its memory; set it to \
+                 auto, or to {best}"
+            )
+        })
     }
 }
 
@@ -500,6 +517,10 @@ mod tests {
     fn auto_concurrency_is_three_for_each_core() {
         assert_eq!(Concurrency::parse("auto").unwrap().slots(2), 6);
         assert_eq!(Concurrency::parse("7").unwrap().slots(2), 7);
+        assert_eq!(Concurrency::Fixed(6).excess(2), None);
+        assert_eq!(Concurrency::Auto.excess(1), None);
+        let many = Concurrency::Fixed(64).excess(1).unwrap();
+        assert!(many.contains("is 64 with 1 core:") && many.contains("or to 2"), "{many}");
         for wrong in ["0", "-1", "513", "many", ""] {
             assert!(Concurrency::parse(wrong).is_err(), "{wrong}");
         }

@@ -88,7 +88,8 @@ impl From<&Failure> for ReplyError {
     }
 }
 
-/// Something that a person should know about a PDF that was made all the same.
+/// Something that a person should know about a PDF that was made all the same, or about
+/// one that was not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Warning {
     /// A bounded name for machines.

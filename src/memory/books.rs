@@ -72,6 +72,8 @@ pub(super) struct Held {
     pub(super) pid: Option<u32>,
     pub(super) state: Use,
     pub(super) used: u64,
+    /// Whether a browser was launched for it alone, which ends with it.
+    pub(super) own_browser: bool,
     /// Whether its garbage was collected since its last job.
     pub(super) trimmed: bool,
     /// When it was last taken or given back.
@@ -204,7 +206,8 @@ impl State {
         let tenant = Arc::clone(tenant);
         // Told when it is given back.
         let since = Duration::MAX;
-        let held = Held { tenant, pid, state, used, trimmed: false, since, turn };
+        let own_browser = self.jobs.get(&id).is_some_and(|job| job.browser);
+        let held = Held { tenant, pid, state, used, own_browser, trimmed: false, since, turn };
         self.contexts.insert(context, held);
         let job = self.jobs.get_mut(&id)?;
         job.context = Some(context);
@@ -365,6 +368,11 @@ impl State {
         }
     }
 
+    /// What was free when it was last measured: on the machine, or below the tightest limit.
+    pub(super) fn free(&self) -> u64 {
+        self.limits.iter().map(|limit| limit.free).fold(self.available, u64::min)
+    }
+
     /// Tells the others how things stand here.
     pub(super) fn say(&mut self, now: Duration) {
         let Ok(share) = &mut self.share else { return };
@@ -415,6 +423,13 @@ impl State {
             held.state = Use::Idle { reserved: None };
             self.control.opened(*context, held.used);
         }
+    }
+
+    /// What worker and browser use without any context, while nothing renders.
+    pub(super) fn bare(&self) -> Option<u64> {
+        let whole = |held: &Held| held.used + if held.own_browser { BROWSER_BYTES } else { 0 };
+        let held: u64 = self.contexts.values().map(whole).sum();
+        (self.control.running() == 0).then(|| self.used.saturating_sub(held))
     }
 
     /// Idle contexts that documents left large: they are trimmed without pressure too.

@@ -107,7 +107,7 @@ pub struct Measured {
 /// How a governed worker would spend the memory of a machine, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Room {
-    /// What worker, browser and renderers may use together.
+    /// What worker, browser and renderers may use together; no more than the limit.
     pub budget: u64,
     /// What of the free memory admissions leave: the reserve, and what renderers
     /// can grow between two looks.
@@ -147,9 +147,11 @@ impl Room {
         let slots = settings.slots.clamp(1, fitting.max(1));
         let rest = headroom.saturating_sub(slots as u64 * receipt);
         let idle = usize::try_from(rest / needs.context_bytes.max(1)).unwrap_or(usize::MAX);
+        // In the operator's terms, as status has them: see `Standing::within`.
+        let above = budget.saturating_sub(settings.limit.unwrap_or(u64::MAX));
         Ok(Self {
-            budget,
-            keep: lines.keep,
+            budget: budget - above,
+            keep: lines.keep.saturating_sub(above),
             slots,
             fitting,
             contexts: slots.saturating_add(idle).min(MAX_CONTEXTS),

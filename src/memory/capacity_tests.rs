@@ -115,7 +115,7 @@ fn a_limit_binds_and_an_embedded_redis_takes_its_share() {
     let room = |settings: &Settings| Room::new(settings, 2, free, &measured().needs).unwrap();
     let all = room(&settings(3));
     let limited = room(&Settings { limit: Some(1024 * MIB), ..settings(3) });
-    assert_eq!(limited.budget, (1024 + 64) * MIB);
+    assert_eq!(limited.budget, 1024 * MIB);
     assert!(limited.contexts < all.contexts && limited.largest < all.largest);
     let beside = room(&Settings { redis: 400 * MIB, ..settings(3) });
     assert_eq!(all.largest - beside.largest, 400 * MIB);
@@ -155,8 +155,13 @@ proptest! {
             prop_assert!(free - (fixed + busy + idle) >= settings.reserve, "the reserve stays");
         }
         let lines = Reserve::new(settings.reserve, cores, REACTION).lines(Duration::ZERO);
+        let limit = settings.limit.unwrap_or(u64::MAX);
+        prop_assert!(room.budget <= limit);
         if room.largest > 0 {
-            prop_assert!(fixed + room.largest + lines.hard <= room.budget);
+            // A quarter of the reserve is kept beyond the limit.
+            let beyond = settings.limit.map_or(0, |_| settings.reserve / 4);
+            prop_assert!(fixed + room.largest + lines.hard <= room.budget + beyond);
+            prop_assert!(fixed + room.largest <= limit);
         }
     }
 

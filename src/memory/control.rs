@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use super::concurrency::Concurrency;
+use super::entry::signed;
 use super::ladder::{FAT, Ladder, Pressure, Stalls};
 use super::ledger::Ledger;
 use super::reserve::Reserve;
@@ -56,6 +57,8 @@ pub enum Order {
 pub struct Standing {
     /// How scarce memory is.
     pub pressure: Pressure,
+    /// Whether the system waits for memory, by its own counters, whatever is free.
+    pub stalled: bool,
     /// What can still be taken before any reserve; negative where the budget is overrun.
     pub free: i64,
     /// What stays free.
@@ -72,6 +75,22 @@ pub struct Standing {
     pub fits: Fit,
     /// What other workers on this machine say of themselves.
     pub elsewhere: Elsewhere,
+}
+
+impl Standing {
+    /// The same in the operator's terms, under a limit: a quarter of the reserve stands
+    /// above the limit in the ledger's own figures. Both what is free and what is to stay
+    /// free are less by what of it counts there now, so that they compare as they did.
+    /// `used`: what worker and Chromium use; `kept`: what is kept for an embedded Redis.
+    #[must_use]
+    pub fn within(mut self, limit: u64, used: u64, kept: u64) -> Self {
+        let left = signed(limit) - signed(used) - signed(kept);
+        let above = self.free.saturating_sub(left).max(0);
+        self.free -= above;
+        self.reserve = self.reserve.saturating_sub(u64::try_from(above).unwrap_or(0));
+        self.outstanding = self.outstanding.min(u64::try_from(self.free).unwrap_or(0));
+        self
+    }
 }
 
 /// See the module's documentation.
@@ -372,10 +391,14 @@ impl Control {
         now.saturating_sub(self.ledger.sampled()) > age
     }
 
-    /// What other workers on this machine have to know of this one's promises.
+    /// What running jobs may still take: what other workers on this machine have to know
+    /// of this one's promises. No more than there is for them: a job that runs alone is
+    /// promised that, however much it was predicted to need.
     #[must_use]
     pub fn outstanding(&self) -> u64 {
-        self.ledger.outstanding()
+        let there = u64::try_from(self.ledger.room()).unwrap_or(0);
+        // What is overrun is a promise still.
+        self.ledger.outstanding().min(there.max(1))
     }
 
     /// What one job could have at most, all else closed: the budget for verdicts.
@@ -410,9 +433,10 @@ impl Control {
     pub fn standing(&self) -> Standing {
         Standing {
             pressure: self.ladder.pressure(),
+            stalled: self.ladder.is_stalled(),
             free: self.ledger.room(),
             reserve: self.ledger.lines().keep,
-            outstanding: self.ledger.outstanding(),
+            outstanding: self.outstanding(),
             idle: self.ledger.idle_bytes(),
             running: self.ledger.running(),
             slots: self.concurrency.slots(),

@@ -186,3 +186,27 @@ fn that_another_limit_is_the_tightest_now_is_nobodys_doing() {
     // What a neighbour takes at that moment is seen all the same.
     assert_eq!(look(100, 380, 0, 400), kept + 120);
 }
+
+#[test]
+fn what_is_promised_to_a_lone_job_is_what_there_is_for_it() {
+    let (now, limit, floor) = (Duration::ZERO, 500 * MIB, 128 * MIB);
+    let bounds = Bounds { budget: Some(limit + floor / 4), kept: 0 };
+    let (reaction, back) = (Duration::from_millis(50), Duration::from_millis(100));
+    let policy = Policy { bounds, floor, cores: 1, most: 2, reaction, back };
+    let mut control = Control::new(&policy);
+    let own = 150 * MIB;
+    control.sample(&Sample { at: now, free: 9000 * MIB, own, running: &[], idle: &[] }, None);
+    let (predicted, waited) = (2400 * MIB, Duration::ZERO);
+    let request = Request { job: JobId(1), predicted, aside: 0, warm: None, alone: false, waited };
+    assert_eq!(control.admit(&request, now), Ok(Admitted { alone: true }));
+    let ledger = control.standing();
+    let shown = ledger.within(limit, own, 0);
+    assert!(shown.outstanding <= limit - own, "{shown:?}");
+    assert!(control.outstanding() < 9000 * MIB / 10, "others are told the same");
+    // In the operator's terms: never more than the limit, and what compares compares still.
+    assert_eq!(shown.free, i64::try_from(limit - own).unwrap());
+    let headroom = |of: &Standing| of.free - i64::try_from(of.reserve).unwrap();
+    assert_eq!(headroom(&shown), headroom(&ledger));
+    let wide = ledger.within(20_000 * MIB, own, 0);
+    assert_eq!((wide.free, wide.reserve), (ledger.free, ledger.reserve));
+}

@@ -141,6 +141,12 @@ impl Ladder {
         self.pressure
     }
 
+    /// Whether the system's counters say that something waits for memory.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
     /// Takes in what is left (negative where the budget is overrun) and the
     /// counters, where they were read this time.
     pub fn step(

@@ -116,6 +116,10 @@ pub struct Report {
     pub standing: Standing,
     /// Bytes worker and Chromium use.
     pub used: u64,
+    /// The same without any context; `None` while something renders.
+    pub bare: Option<u64>,
+    /// Bytes that are free on the machine or in the tightest control group.
+    pub there: u64,
     /// Contexts, largest first; at most [`CONTEXTS_SHOWN`].
     pub contexts: Vec<Footprint>,
     /// Waiting jobs, longest first; at most [`WAITING_SHOWN`].
@@ -352,6 +356,8 @@ impl Live {
         Report {
             standing: state.control.standing(),
             used: state.used,
+            bare: state.bare(),
+            there: state.free(),
             contexts,
             waiting: waits.filter_map(Job::waiting).take(WAITING_SHOWN).collect(),
             waiting_count,

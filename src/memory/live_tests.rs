@@ -389,6 +389,7 @@ fn a_fat_context_is_trimmed_once_it_rests_and_a_very_fat_one_at_once() {
         pid: Some(PID),
         state,
         used: mib * MIB,
+        own_browser: false,
         trimmed,
         since: left,
         turn: 1,

@@ -77,6 +77,7 @@
 mod books;
 pub mod capacity;
 mod cgroup;
+pub mod change;
 pub mod concurrency;
 pub mod control;
 pub mod document;
@@ -100,6 +101,8 @@ mod watcher;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use capacity::{Needs, Room};
+use change::Ground;
 use control::Policy;
 use live::{Live, Report};
 pub use probe::{Memory, Probe, ProbeError};
@@ -145,30 +148,42 @@ pub struct Plan {
     pub slots: usize,
     /// Contexts alive at once, idle ones included.
     pub contexts: usize,
+    /// How many of them are expected to find room beside these renders, before anything
+    /// was measured: what [`Room::new`] says of [`Needs::EXPECTED`], as `tillroll doctor` does.
+    pub expected_contexts: usize,
 }
 
 /// Not even one renderer fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there is no memory for one renderer: {} MiB are needed, {} MiB are there after the reserve",
+    "there is no memory for one renderer: {} MiB are needed, {} MiB are there{}",
     needed >> 20,
-    budget >> 20
+    budget >> 20,
+    if *limited { " within memory.limit" } else { " after the reserve" }
 )]
 pub struct TooSmall {
     /// Bytes needed for the worker, an embedded Redis, one browser and one render.
     pub needed: u64,
     /// Bytes there.
     pub budget: u64,
+    /// Whether it is the operator's limit that leaves no more.
+    pub limited: bool,
 }
 
 impl TooSmall {
     /// What to do about it.
     #[must_use]
     pub fn remedy(&self) -> String {
+        let more = (self.needed.saturating_sub(self.budget) >> 20) + 1;
+        if self.limited {
+            return format!(
+                "raise memory.limit by {more} MiB or more, or lower memory.per_render or the \
+                 redis.maxmemory of an embedded Redis"
+            );
+        }
         format!(
-            "free {} MiB more, raise memory.limit, or lower memory.reserve, memory.per_render or \
-             the redis.maxmemory of an embedded Redis",
-            (self.needed.saturating_sub(self.budget) >> 20) + 1
+            "free {more} MiB more, or lower memory.reserve, memory.per_render or the \
+             redis.maxmemory of an embedded Redis"
         )
     }
 }
@@ -184,7 +199,7 @@ impl Plan {
         let fixed = (BROWSER_BYTES + WORKER_BYTES).saturating_add(settings.redis);
         let needed = fixed.saturating_add(settings.per_render);
         if budget < needed {
-            return Err(TooSmall { needed, budget });
+            return Err(TooSmall { needed, budget, limited: budget < free });
         }
         let for_renders = budget - fixed;
         let fitting =
@@ -192,12 +207,9 @@ impl Plan {
         let slots = settings.slots.clamp(1, fitting.max(1));
         let rest = for_renders.saturating_sub(slots as u64 * settings.per_render);
         let idle = usize::try_from(rest / CONTEXT_BYTES).unwrap_or(usize::MAX);
-        Ok(Self {
-            budget,
-            redis: settings.redis,
-            slots,
-            contexts: slots.saturating_add(idle).min(MAX_CONTEXTS),
-        })
+        let contexts = slots.saturating_add(idle).min(MAX_CONTEXTS);
+        let redis = settings.redis;
+        Ok(Self { budget, redis, slots, contexts, expected_contexts: contexts })
     }
 }
 
@@ -214,6 +226,8 @@ struct Shared {
     /// The governor at work; without it, permits are a plain bound.
     live: Option<Live>,
     plan: Plan,
+    /// Bytes of the machine, where they can be read.
+    total: Option<u64>,
     slots: AtomicUsize,
     running: AtomicUsize,
     last: Mutex<Last>,
@@ -229,7 +243,8 @@ struct Last {
 /// Memory as the governor sees it, in bytes.
 #[derive(Debug, Clone)]
 pub struct Usage {
-    /// What worker and Chromium may take together.
+    /// What worker and Chromium may take together now: what they use and what is free,
+    /// never more than the operator's limit.
     pub budget: u64,
     /// What they were seen to take.
     pub used: u64,
@@ -241,6 +256,8 @@ pub struct Usage {
     pub short_of: Option<u64>,
     /// What the ledger says, where there is one.
     pub report: Option<Report>,
+    /// The operator's bounds, and what there is.
+    pub ground: Ground,
 }
 
 /// Why nothing is admitted now.
@@ -262,7 +279,8 @@ pub enum Refusal {
 impl Settings {
     /// What the ledger keeps to. A quarter of the reserve is above the limit: the
     /// ledger kills a quarter of the reserve before the end of what there is, and
-    /// may use the limit to the full.
+    /// may use the limit to the full. Operators are told of the limit, and of what is kept
+    /// free below it: see [`control::Standing::within`].
     fn bounds(&self) -> Bounds {
         let budget = self.limit.map(|limit| limit.saturating_add(self.reserve / 4));
         Bounds { budget, kept: self.redis }
@@ -290,7 +308,13 @@ impl Governor {
         let memory = probe.read()?;
         let small = Plan::new(&settings, memory.free())?;
         // The ledger decides how many fit, by what each of them takes.
-        let plan = Plan { slots: settings.slots.max(1), contexts: MAX_CONTEXTS, ..small };
+        let expected = Room::new(&settings, cores, memory.free(), &Needs::EXPECTED)?;
+        let plan = Plan {
+            slots: settings.slots.max(1),
+            contexts: MAX_CONTEXTS,
+            expected_contexts: expected.contexts,
+            ..small
+        };
         let policy = Policy {
             bounds: settings.bounds(),
             floor: settings.reserve,
@@ -310,9 +334,11 @@ impl Governor {
         memory: Memory,
         live: Option<Live>,
     ) -> Self {
+        let total = probe.total().ok();
         Self {
             shared: Arc::new(Shared {
                 probe,
+                total,
                 settings: Mutex::new(settings),
                 live,
                 plan,
@@ -374,6 +400,13 @@ impl Governor {
         self.reconfigure(|_| {});
     }
 
+    /// So many were asked for since the start, where they were.
+    #[must_use]
+    pub fn scaled(&self) -> Option<usize> {
+        let slots = self.shared.slots.load(Ordering::Relaxed);
+        (slots != self.shared.plan.slots).then_some(slots)
+    }
+
     /// Changes what the operator decided.
     ///
     /// # Errors
@@ -408,20 +441,38 @@ impl Governor {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let last = *self.last();
-        let per_render = self.settings().per_render;
+        let settings = *self.settings();
+        let per_render = settings.per_render;
+        let ground = Ground {
+            limit_bytes: settings.limit,
+            reserve_bytes: settings.reserve,
+            per_render_bytes: per_render,
+            redis_bytes: settings.redis,
+            total_bytes: self.shared.total,
+            free_bytes: last.memory.map_or(0, |memory| memory.free()),
+            used_bytes: last.used,
+            bare_bytes: None,
+        };
         if let Some(live) = self.live() {
-            let report = live.report();
+            let mut report = live.report();
+            let used = report.used;
+            if let Some(limit) = settings.limit {
+                report.standing = report.standing.within(limit, used, settings.redis);
+            }
             let free = u64::try_from(report.standing.free).unwrap_or(0);
+            let (free_bytes, bare_bytes) = (report.there, report.bare);
             return Usage {
-                budget: report.used.saturating_add(free),
-                used: report.used,
+                budget: used.saturating_add(free).min(settings.limit.unwrap_or(u64::MAX)),
+                used,
                 per_render,
                 free: Some(free),
                 short_of: None,
                 report: Some(report),
+                ground: Ground { free_bytes, used_bytes: used, bare_bytes, ..ground },
             };
         }
         Usage {
+            ground,
             budget: self.shared.plan.budget,
             used: last.used,
             per_render,

@@ -19,6 +19,16 @@ fn a_machine_without_room_for_one_is_told_how_much_is_missing() {
 }
 
 #[test]
+fn a_limit_that_leaves_too_little_is_told_as_the_reason() {
+    let settings = Settings { limit: Some(250 * MIB), ..settings(3) };
+    let error = Plan::new(&settings, 4096 * MIB).unwrap_err();
+    assert!(error.to_string().contains("250 MiB are there within memory.limit"), "{error}");
+    assert!(error.remedy().contains("raise memory.limit by 47 MiB"), "{}", error.remedy());
+    let error = Plan::new(&settings, 300 * MIB).unwrap_err();
+    assert!(error.to_string().contains("after the reserve"), "{error}");
+}
+
+#[test]
 fn slots_follow_the_cores_until_memory_is_short() {
     assert_eq!(Plan::new(&settings(3), 4096 * MIB).unwrap().slots, 3);
     assert_eq!(Plan::new(&settings(3), 600 * MIB).unwrap().slots, 2);

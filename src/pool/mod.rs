@@ -320,7 +320,10 @@ impl Shared {
                 if !is_spent {
                     busy.give_back();
                 }
-                limits.check_result(&rendered).map(|()| rendered)
+                match limits.check_result(&rendered) {
+                    Ok(()) => Ok(rendered),
+                    Err(failure) => Err(failure.with_warnings(rendered.warnings)),
+                }
             }
             Err(failed) if failed.page_is_sound => {
                 busy.give_back();

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One attempt of the past. Names and codes, figures, and the sentence that the
+use super::client::Warning;
+
+/// One attempt of the past. Names and codes, figures, and the sentences that the
 /// failure gave of itself; never a document's content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Past {
@@ -30,6 +32,10 @@ pub struct Past {
     pub needs_bytes: Option<u64>,
     /// Whether it counted against `max_attempts`.
     pub counted: bool,
+    /// What was noticed before it failed, where it was the last. They name what the
+    /// document asked for, as those of a reply do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
 }
 
 impl Past {

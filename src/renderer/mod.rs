@@ -51,6 +51,9 @@ pub use crate::job::reply::Warning;
 use crate::job::{Asset, RenderOptions, Rules};
 pub(crate) use markup::loads_anything;
 
+/// The code of a warning that quotes a document's script.
+pub const SCRIPT_ERROR: &str = "script_error";
+
 /// One document to render. Its `Debug` form has no content.
 #[derive(Clone)]
 pub struct RenderRequest {

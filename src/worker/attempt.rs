@@ -31,7 +31,7 @@ use crate::job::{Job, Name, Output, Reply, Status};
 use crate::memory::live::Live;
 use crate::metrics;
 use crate::queue::{Claimed, Ending, Past, Queue};
-use crate::renderer::{Render, RenderRequest, Rendered};
+use crate::renderer::{Render, RenderRequest, Rendered, SCRIPT_ERROR, Warning};
 use crate::retry::{self, Disposition};
 
 /// So often a worker or a browser died with a job that is poison: it has run
@@ -310,7 +310,10 @@ impl Attempt {
         // A job that expired was claimed, but never tried; one that was stopped does not count.
         reply.attempts = claimed.attempt.saturating_sub(u32::from(status != Status::Dead));
         reply.error = Some(ReplyError::from(failure));
-        let past = self.past(claimed, failure, rendered_in, status == Status::Dead);
+        reply.warnings = failure.warnings.to_vec();
+        let mut past = self.past(claimed, failure, rendered_in, status == Status::Dead);
+        // A dead letter's only: its document is kept as long as they are.
+        past.warnings = failure.warnings.iter().map(noticed).collect();
         let tally = Tally { priority: claimed.priority, done: None };
         ending(job, reply, failure.code, None, Some(past), tally)
     }
@@ -356,6 +359,7 @@ impl Attempt {
             memory_bytes: failure.memory_bytes,
             needs_bytes: None,
             counted,
+            warnings: Vec::new(),
         }
     }
 
@@ -371,6 +375,16 @@ impl Attempt {
             },
         }
     }
+}
+
+/// A warning as the history keeps it: without the words of a document's script.
+fn noticed(warning: &Warning) -> crate::queue::client::Warning {
+    let Warning { code, message, remedy } = warning;
+    let message = match *code {
+        SCRIPT_ERROR => "a script of the document failed; the reply says how".to_owned(),
+        _ => message.clone(),
+    };
+    crate::queue::client::Warning { code: (*code).to_owned(), message, remedy: remedy.clone() }
 }
 
 fn unavailable(what: &str) -> Failure {
@@ -391,7 +405,8 @@ fn within_size(rendered: Rendered) -> Result<Rendered, Failure> {
         "pdf_too_large",
         format!("the PDF has {} bytes, {MAX_PDF_BYTES} are allowed", rendered.pdf.len()),
         "use smaller images, or split the document",
-    ))
+    )
+    .with_warnings(rendered.warnings))
 }
 
 fn ending(

@@ -299,6 +299,7 @@ impl Dispatcher {
                 self.governor.scale(slots);
                 tracing::info!(slots = self.governor.slots(), "scaled");
                 self.claim(effects);
+                effects.extend(self.beat());
             }
             Control::Cancel { job, token } => {
                 let ours = self.attempts.iter().find(|(_, attempt)| attempt.token == token);
@@ -310,7 +311,11 @@ impl Dispatcher {
                     None => tracing::debug!(%job, "was to be cancelled, and has ended"),
                 }
             }
-            Control::Set { key, value } => effects.push(Effect::Set { key, value }),
+            Control::Set { key, value } => {
+                effects.push(Effect::Set { key, value });
+                // Who changed it will ask what is in force.
+                effects.extend(self.beat());
+            }
         }
     }
 

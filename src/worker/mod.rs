@@ -19,6 +19,7 @@ mod effects;
 pub mod event;
 mod relief;
 pub mod settings;
+mod shortage;
 pub mod snapshot;
 mod stock;
 
@@ -33,7 +34,7 @@ use tokio_util::task::TaskTracker;
 pub use admission::digest;
 pub use event::Stop;
 pub use relief::fences;
-pub use settings::{Settings, Shared, Tune};
+pub use settings::{Fixed, Settings, Shared, Tune, Tuned};
 pub use snapshot::{Phase, Snapshot, Totals};
 
 use self::attempt::Attempt;
@@ -105,6 +106,7 @@ impl Worker {
         let now = readiness.borrow_and_update().clone();
         let mut wanted = dispatcher.handle(Event::Renderer(now));
         // Heard of before the first element is taken, so that its stage is never an unknown worker's.
+        self.publish(&dispatcher);
         let first = self.queue.renew(&[], &self.describe(&dispatcher)).await;
         self.learn().await;
         let mut intake = Some(Intake::start(&self.queue, &inbound, room_seen));
@@ -214,11 +216,15 @@ impl Worker {
                     effects.settle(attempt, lease, verdict, claim_next);
                 }
                 Effect::Expire(overdue) => effects.expire(overdue),
-                Effect::Set { key, value } => match (self.settings.tune)(&key, &value) {
+                Effect::Set { key, value } => match self.settings.tune.set(&key, &value) {
                     Ok(()) => tracing::info!(%key, %value, "a setting was changed"),
                     Err(why) => tracing::warn!(%key, %value, %why, "a setting was not changed"),
                 },
-                Effect::Beat(leases) => effects.beat(leases, self.describe(dispatcher)),
+                Effect::Beat(leases) => {
+                    // What it says of itself is what its pages say.
+                    self.publish(dispatcher);
+                    effects.beat(leases, self.describe(dispatcher));
+                }
                 Effect::Housekeep { expire } => effects.housekeep(expire),
                 // With a ledger it is measured all the time.
                 Effect::Measure if self.governor.live().is_some() => {}
@@ -251,6 +257,8 @@ impl Worker {
             "renderer_kind": self.renderer.kind(),
             "upkeep": self.upkeep(),
             "totals": dispatcher.totals(),
+            "reasons": self.snapshot.borrow().reasons(),
+            "settings": self.settings.tune.settings(),
             "memory": self.memory().without_names(),
         })
         .to_string()
@@ -264,19 +272,15 @@ impl Worker {
     fn memory(&self) -> MemoryUse {
         let usage = self.governor.usage();
         let governor = usage.report.map(Governed::from);
-        let short = usage.short_of.map(|needed| {
-            format!(
-                "{} MiB are free, one more render needs {} MiB: what runs goes on, nothing is started",
-                usage.free.unwrap_or(0) >> 20,
-                needed >> 20
-            )
-        });
-        let short = short.or_else(|| governor.as_ref().and_then(Governed::shortage));
+        let short = usage.short_of.map(|needed| shortage::too_little(&usage.ground, needed));
+        let short =
+            short.or_else(|| governor.as_ref().and_then(|ledger| ledger.shortage(&usage.ground)));
         MemoryUse {
             condition: short.map_or_else(Condition::ok, Condition::bad),
             budget_bytes: usage.budget,
             used_bytes: usage.used,
             per_render_bytes: usage.per_render,
+            bounds: usage.ground,
             governor,
         }
     }

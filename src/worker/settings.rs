@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// A duration that may be changed while others read it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shared(Arc<AtomicU64>);
@@ -29,9 +31,43 @@ impl Shared {
     }
 }
 
-/// Changes one setting of a running worker, by the key and the value of the
-/// configuration; says what is wrong where it cannot.
-pub type Tune = Arc<dyn Fn(&str, &str) -> Result<(), String> + Send + Sync>;
+/// One setting of a running worker, as the configuration would have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tuned {
+    /// Its key.
+    pub key: &'static str,
+    /// Its value now.
+    pub value: String,
+    /// What the worker started with.
+    pub configured: String,
+}
+
+/// Changes settings of a running worker.
+pub trait Tune: Send + Sync {
+    /// Changes one, by the key and the value of the configuration; `default` is what
+    /// the worker started with.
+    ///
+    /// # Errors
+    /// What is wrong, with the remedy, where it cannot be.
+    fn set(&self, key: &str, value: &str) -> Result<(), String>;
+
+    /// Those that can be changed, as they are.
+    fn settings(&self) -> Vec<Tuned>;
+}
+
+/// Nothing can be changed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Fixed;
+
+impl Tune for Fixed {
+    fn set(&self, key: &str, _value: &str) -> Result<(), String> {
+        Err(format!("{key} is fixed in this worker"))
+    }
+
+    fn settings(&self) -> Vec<Tuned> {
+        Vec::new()
+    }
+}
 
 /// How a worker behaves.
 #[derive(Clone)]
@@ -45,7 +81,7 @@ pub struct Settings {
     /// No job may render for longer.
     pub max_timeout: Duration,
     /// What the control channel may change.
-    pub tune: Tune,
+    pub tune: Arc<dyn Tune>,
 }
 
 impl std::fmt::Debug for Settings {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::memory::change::Ground;
 use crate::memory::ladder::Pressure;
 use crate::memory::live::{Footprint, Report, Waiting};
 use crate::renderer::Upkeep;
@@ -70,12 +71,15 @@ pub struct Slots {
 pub struct MemoryUse {
     /// Whether there is room for one more render (or one is running).
     pub condition: Condition,
-    /// What the worker and Chromium may take together.
+    /// What the worker and Chromium may take together now: what they take and what is
+    /// free for them, never more than `memory.limit`.
     pub budget_bytes: u64,
     /// What they take.
     pub used_bytes: u64,
     /// What one more render is planned with.
     pub per_render_bytes: u64,
+    /// `memory.limit` and `memory.reserve` in force, and what there is.
+    pub bounds: Ground,
     /// What the ledger says, with `memory.governor` on.
     pub governor: Option<Governed>,
 }
@@ -98,12 +102,14 @@ impl MemoryUse {
 pub struct Governed {
     /// How scarce memory is.
     pub pressure: Pressure,
+    /// Whether the system waits for memory, by its own counters, whatever is free.
+    pub stalled: bool,
     /// What can still be taken before any reserve.
     pub free_bytes: u64,
     /// What stays free: the reserve, what neighbours took lately, what renderers
     /// grow unseen.
     pub reserve_bytes: u64,
-    /// What running jobs may still take.
+    /// What running jobs may still take, as far as it is there.
     pub outstanding_bytes: u64,
     /// What idle contexts hold.
     pub idle_bytes: u64,
@@ -138,6 +144,7 @@ impl From<Report> for Governed {
         let fence = report.fence.unwrap_or_default();
         Self {
             pressure: standing.pressure,
+            stalled: standing.stalled,
             free_bytes: u64::try_from(standing.free).unwrap_or(0),
             reserve_bytes: standing.reserve,
             outstanding_bytes: standing.outstanding,
@@ -154,25 +161,6 @@ impl From<Report> for Governed {
             elsewhere_bytes: standing.elsewhere.promised,
             unshared: report.unshared,
         }
-    }
-}
-
-impl Governed {
-    /// Why nothing is let in, if that is for want of memory: a person may have to
-    /// do something about it.
-    #[must_use]
-    pub fn shortage(&self) -> Option<String> {
-        let scarce = self.pressure > Pressure::Nominal;
-        let stuck = self.running == 0 && self.fits_bytes == 0;
-        (scarce || stuck).then(|| {
-            format!(
-                "memory pressure is {}: {} MiB are free, {} MiB are to stay free: what runs goes on, \
-                 little or nothing is started",
-                self.pressure,
-                self.free_bytes >> 20,
-                self.reserve_bytes >> 20
-            )
-        })
     }
 }
 
@@ -291,6 +279,7 @@ impl Snapshot {
                 budget_bytes: 0,
                 used_bytes: 0,
                 per_render_bytes: 0,
+                bounds: Ground::default(),
                 governor: None,
             },
             totals: Totals::default(),

@@ -260,6 +260,13 @@ async fn what_scripts_add_late_is_waited_for_and_what_fails_is_told() {
     assert!(of("asset_missing").all(|w| w.message.contains("lib.js")));
     assert!(of("request_refused").all(|w| w.message.contains("https://cdn.example/chart.js")));
     assert_eq!((of("asset_missing").count(), of("request_refused").count()), (1, 1));
+
+    // A job that dies for it says the same: that is why what it waits for never comes.
+    let wait = scripted(json!({"wait_for": {"selector": "#never"}}));
+    let failure = render(&pool, &page(html), wait).await.unwrap_err();
+    assert_eq!(failure.code, "wait_for_unmet", "{failure}");
+    let of = |code| failure.warnings.iter().filter(move |warning| warning.code == code);
+    assert_eq!((of("script_error").count(), of("asset_missing").count()), (5, 1));
     pool.close().await;
 }
 

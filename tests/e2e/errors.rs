@@ -227,7 +227,13 @@ fn a_worker_without_memory_or_with_a_wrong_renderer_does_not_start() {
         "memory.per_render=50MB",
     ];
     let output = run(tillroll().args(small));
-    assert_fails(&output, 69, &["no memory for one renderer", "MiB more", "memory.reserve"]);
+    let limited = ["no memory for one renderer", "within memory.limit", "raise memory.limit by"];
+    assert_fails(&output, 69, &limited);
+    // A limit that cannot hold even reserve and render is a mistake of the configuration.
+    let wrong = ["worker", "--redis", &url, "--set", "memory.limit=300MB"];
+    assert_fails(&run(tillroll().args(wrong)), 78, &["memory.limit", "do not fit in it"]);
+    let shares = ["worker", "--redis", &url, "--memory", "2%", "--set", "memory.reserve=10%"];
+    assert_fails(&run(tillroll().args(shares)), 78, &["memory.limit = ", "do not fit in it"]);
     let output = run(tillroll().args(["worker", "--redis", &url, "--renderer", "firefox"]));
     assert_fails(&output, 78, &["renderer.kind", "firefox", "\"null\""]);
 }

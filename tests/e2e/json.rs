@@ -180,7 +180,8 @@ fn connect_leased(redis: &mut redis::Connection) -> &'static str {
     let fields = [("state", "leased"), ("worker", "other"), ("attempts", "1"), ("deadline", "99")];
     let _: () = redis.hset_multiple(&job, &fields).unwrap();
     let past = r#"{"at":1,"attempt":1,"worker":"w","class":"renderer","code":"renderer_crashed",
-        "message":"m","remedy":"r","duration_ms":1,"memory_bytes":1,"counted":true}"#;
+        "message":"m","remedy":"r","duration_ms":1,"memory_bytes":1,"counted":true,
+        "warnings":[{"code":"image_missing","message":"m","remedy":"r"}]}"#;
     let _: i64 = redis.rpush(format!("{PREFIX}history:acme/leased"), past).unwrap();
     // Its lease ends in the year 2200: nobody reaps it.
     let _: () =

@@ -75,6 +75,7 @@ fn what_cannot_be_is_refused_with_what_would_be_right() {
         (&["--others", "1,5GB"], 2, &["--others", "write it like 1.5GB"]),
         (&["--cpus", "2.5"], 2, &["--cpus", "whole number", "write it like 2"]),
         (&["--rate", "10"], 2, &["--rate", "no unit", "write it like 10/s"]),
+        (&["--rate", "1e30/s"], 2, &["--rate", "from 1/day to 1000000/s", "write it like 10/s"]),
         (&["--price", "24,50"], 2, &["--price", "24.50"]),
         (&["--quick", "--measured", "x"], 2, &["--quick", "--measured"]),
     ] {
@@ -83,9 +84,17 @@ fn what_cannot_be_is_refused_with_what_would_be_right() {
         let text = stderr(&output);
         assert!(parts.iter().all(|part| text.contains(part)), "{arguments:?}: {text}");
     }
+    let dir = tempfile::tempdir().unwrap();
+    let mut record: Value =
+        serde_json::from_str(&std::fs::read_to_string(RECORD).unwrap()).unwrap();
+    record["measured"]["receipt_ms"] = 0.into();
+    let zero = file(dir.path(), "zero.json", record.to_string());
     for (arguments, code, parts) in [
         (&["--ram", "2GB", "--others", "2GB"][..], 2, &["others take 2GB", "--others less"][..]),
         (&["--ram", "700MB", "--others", "400MB"], 69, &["no memory for one renderer", "--ram"]),
+        (&["--ram", "300MB"], 2, &["others take 500MB (assumed, since --ram came without"]),
+        (&["--ram", "600MB"], 69, &["no memory for", "the others take 500MB (assumed"]),
+        (&["--measured", &zero], 2, &["measured.receipt_ms is 0", "plan --json"]),
         (&["--measured", "/nowhere"], 2, &["/nowhere", "plan --json"]),
         (&["--measured", "/dev/null"], 2, &["/dev/null", "plan --json"]),
         (&["--set", "renderer.path=/nowhere"], 69, &["/nowhere"]),

@@ -36,7 +36,9 @@ pub(super) fn check(session: &Session) -> Vec<Finding> {
             let config = &session.loaded.config;
             let governed = config.memory.governor == GovernorKind::On
                 && config.renderer.kind == RendererKind::Chromium;
-            judge_memory(memory, &settings, governed.then(parts::cores))
+            let mut findings = judge_memory(memory, &settings, governed.then(parts::cores));
+            findings.extend(judge_concurrency(config, parts::cores()));
+            findings
         }
         Err(error) => vec![Finding::fail(
             "memory",
@@ -80,11 +82,12 @@ fn governed(settings: &Settings, cores: usize, free: u64) -> Finding {
         Err(small) => return Finding::fail(CHECK, small.to_string(), small.remedy()),
     };
     let what = format!(
-        "governed: {} now of the {} that may render at once, {} in all; a document alone may take \
-         {}; {} stay free",
+        "governed: {} now of the {} that may render at once, {} in all (expected at {} each, as in \
+         the worker's log; `tillroll plan` measures it); a document alone may take {}; {} stay free",
         counted(room.slots as u64, "receipt"),
         settings.slots,
         counted(room.contexts as u64, "warm context"),
+        show_bytes(Needs::EXPECTED.context_bytes),
         show_bytes(room.largest),
         show_bytes(room.keep)
     );
@@ -94,6 +97,13 @@ fn governed(settings: &Settings, cores: usize, free: u64) -> Finding {
         return Finding::warn(CHECK, what, remedy);
     }
     Finding::ok(CHECK, what)
+}
+
+/// Whether more are to render at once than the cores can use.
+fn judge_concurrency(config: &Config, cores: usize) -> Option<Finding> {
+    let why = config.worker.concurrency.excess(cores)?;
+    let fix = "set worker.concurrency to \"auto\"";
+    Some(Finding::warn("concurrency", why, fix))
 }
 
 /// What a worker with `memory.governor = off` is bound to.
@@ -276,6 +286,19 @@ mod tests {
         for off in [("TILLROLL_MEMORY__FENCE", "off"), ("TILLROLL_MEMORY__GOVERNOR", "off")] {
             assert_eq!(judged(&[off], &cannot), None, "{off:?}");
         }
+    }
+
+    #[test]
+    fn more_at_once_than_the_cores_can_use_is_a_warning() {
+        let judged = |concurrency: &str| {
+            let set = [("TILLROLL_WORKER__CONCURRENCY".into(), concurrency.into())];
+            let loaded = config::load(&config::Given::default(), set).unwrap();
+            judge_concurrency(&loaded.config, 1)
+        };
+        assert_eq!((judged("auto"), judged("3")), (None, None));
+        let many = judged("64").unwrap();
+        assert_eq!(many.verdict, Verdict::Warn);
+        assert!(many.what.contains("64 with 1 core"), "{}", many.what);
     }
 
     #[test]

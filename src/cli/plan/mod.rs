@@ -6,6 +6,7 @@
 
 mod calibrate;
 mod documents;
+mod record;
 mod report;
 mod sizes;
 
@@ -117,8 +118,9 @@ fn machine(size: &Size, session: &Session) -> Result<Machine, Failure> {
     };
     if others >= ram {
         let why = format!(
-            "the others take {}, and the machine has {}",
+            "the others take {}{}, and the machine has {}",
             show_bytes(others),
+            assumption(size),
             show_bytes(ram)
         );
         let fix = format!("give --others less than {}, or more --ram", show_bytes(ram));
@@ -138,12 +140,24 @@ fn machine(size: &Size, session: &Session) -> Result<Machine, Failure> {
     Ok(Machine { cores, ram, others, free: ram - others, settings, assumed })
 }
 
+/// What is to be said of what the others take, where nobody said it.
+fn assumption(size: &Size) -> &'static str {
+    match (size.ram, size.others) {
+        (Some(_), None) => " (assumed, since --ram came without --others)",
+        _ => "",
+    }
+}
+
 fn too_small(size: &Size, small: &TooSmall) -> Failure {
     let fix = match (size.ram, size.others) {
         (None, None) => small.remedy(),
         _ => format!("{}; or give more --ram, or less --others", small.remedy()),
     };
-    Failure::new(Exit::Unavailable, WHAT, small, fix)
+    let why = match assumption(size) {
+        "" => small.to_string(),
+        assumed => format!("{small}; the others take {}{assumed}", show_bytes(SYSTEM)),
+    };
+    Failure::new(Exit::Unavailable, WHAT, why, fix)
 }
 
 /// What was measured before.
@@ -152,14 +166,7 @@ fn read(file: &Path) -> Result<Measured, Failure> {
     let fix = "give the output of `tillroll plan --json`, in a file";
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::new(Exit::Usage, what(), error, fix))?;
-    let measured = serde_json::from_str(&text)
-        .and_then(|mut value: serde_json::Value| serde_json::from_value(value["measured"].take()))
-        .map_err(|error| Failure::new(Exit::Usage, what(), error, fix))?;
-    if !report::is_sound(&measured) {
-        let why = "it says that nothing was rendered, or in no time";
-        return Err(Failure::new(Exit::Usage, what(), why, fix));
-    }
-    Ok(measured)
+    record::read(&text).map_err(|why| Failure::new(Exit::Usage, what(), why, fix))
 }
 
 fn calibrated(args: &Args, session: &Session) -> Result<Measured, Failure> {

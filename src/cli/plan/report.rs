@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use super::sizes::Price;
 use crate::cli::table;
 use crate::config::units::show_bytes_rounded as show_bytes;
-use crate::memory::capacity::{Capacity, End, Measured, USED};
+use crate::config::values::Concurrency;
+use crate::memory::capacity::{Capacity, End, Measured, Needs, Room, USED};
 use crate::memory::{MAX_CONTEXTS, Settings};
 
 /// More tasks than this for each core, and the speed that was measured is not the machine's.
@@ -57,16 +58,6 @@ struct Figure {
     basis: String,
 }
 
-/// Whether figures can be made of it: it may come from a file.
-pub(super) fn is_sound(measured: &Measured) -> bool {
-    let positive = |number: f64| number.is_finite() && number > 0.0;
-    measured.cores > 0
-        && measured.at_once > 0
-        && positive(measured.receipt_ms)
-        && positive(measured.receipts_per_s)
-        && measured.documents.iter().all(|sample| positive(sample.ms) && sample.rows > 0)
-}
-
 impl Report<'_> {
     /// For machines. Fields are added, never changed.
     pub(super) fn json(&self) -> Value {
@@ -77,6 +68,7 @@ impl Report<'_> {
             figures.into_iter().map(|figure| (figure.key.to_owned(), figure.value)).collect();
         capacity.insert("largest_markup_bytes".into(), self.capacity.largest.markup_bytes.into());
         capacity.insert("largest_memory_bytes".into(), self.capacity.room.largest.into());
+        capacity.insert("expected_tenants".into(), self.expected_contexts().into());
         let Machine { cores, ram, others, free, settings, .. } = *self.machine;
         json!({
             "v": 1,
@@ -174,10 +166,13 @@ impl Report<'_> {
     fn tenants(&self) -> Figure {
         let contexts = self.capacity.room.contexts;
         let each = show_bytes(self.measured.needs.context_bytes);
-        let basis = match contexts {
+        let mut basis = match contexts {
             MAX_CONTEXTS => format!("as many as a browser is given; {each} each, measured"),
             _ => format!("scaled from {each} each, measured"),
         };
+        if let Some(expected) = self.expected_contexts() {
+            basis += &format!("; unmeasured, as in doctor and the worker's log, {expected}");
+        }
         Figure {
             key: "warm_tenants",
             name: "warm tenants".to_owned(),
@@ -185,6 +180,13 @@ impl Report<'_> {
             value: contexts.into(),
             basis,
         }
+    }
+
+    /// Warm contexts on that machine before anything is measured there: the number that
+    /// doctor and the worker's log have.
+    fn expected_contexts(&self) -> Option<usize> {
+        let Machine { settings, cores, free, .. } = self.machine;
+        Some(Room::new(settings, *cores, *free, &Needs::EXPECTED).ok()?.contexts)
     }
 
     fn speed(&self) -> Figure {
@@ -339,6 +341,15 @@ impl Report<'_> {
                 counted(self.measured.cores, "core")
             ));
         }
+        if self.machine.assumed {
+            notes.push(format!(
+                "--ram came without --others: the system and all else are assumed to take {}",
+                show_bytes(self.machine.others)
+            ));
+        }
+        // Given as slots here; auto never is too many.
+        let slots = u16::try_from(self.machine.settings.slots).unwrap_or(u16::MAX);
+        notes.extend(Concurrency::Fixed(slots).excess(self.machine.cores));
         if !self.governed {
             notes.push(
                 "memory.governor is off: nothing is ended then, and memory is not sure to last; \

@@ -1,6 +1,7 @@
 //! What is printed of a plan, and what it is reckoned from.
 
 use super::*;
+use crate::cli::plan::record;
 use crate::memory::capacity::{Needs, Sample};
 
 const MB: u64 = 1_000_000;
@@ -117,13 +118,37 @@ fn a_busy_machine_is_said_to_be_one() {
 }
 
 #[test]
+fn what_was_assumed_and_what_is_too_much_is_said() {
+    let sound = machine(1, 4_000, 1_500);
+    let notes = |machine: &Machine| with(&measured(), machine, |report| report.notes().join("\n"));
+    assert!(!notes(&sound).contains("assumed") && !notes(&sound).contains("concurrency"));
+    let assumed = notes(&Machine { assumed: true, ..sound });
+    assert!(assumed.contains("without --others") && assumed.contains("1.5 GB"), "{assumed}");
+    let settings = Settings { slots: 64, ..sound.settings };
+    let many = notes(&Machine { settings, ..sound });
+    assert!(many.contains("worker.concurrency is 64 with 1 core"), "{many}");
+}
+
+#[test]
+fn warm_tenants_are_named_for_how_they_are_known() {
+    let machine = machine(2, 4_000, 1_500);
+    with(&measured(), &machine, |report| {
+        let json = report.json();
+        let Machine { settings, cores, free, .. } = &machine;
+        let expected = Room::new(settings, *cores, *free, &Needs::EXPECTED).unwrap().contexts;
+        assert_eq!(json["capacity"]["expected_tenants"], expected);
+        assert_ne!(json["capacity"]["warm_tenants"], expected, "40 MB were measured");
+        let basis = json["basis"]["warm_tenants"].as_str().unwrap();
+        assert!(basis.ends_with(&format!("the worker's log, {expected}")), "{basis}");
+    });
+}
+
+#[test]
 fn what_was_measured_reads_back() {
     let printed = with(&measured(), &machine(2, 4_000, 1_500), |report| report.json());
     let read: Measured = serde_json::from_value(printed["measured"].clone()).unwrap();
     assert_eq!(read, measured());
-    assert!(is_sound(&read));
-    assert!(!is_sound(&Measured { receipt_ms: 0.0, ..measured() }));
-    assert!(!is_sound(&Measured { cores: 0, ..measured() }));
+    assert_eq!(record::read(&printed.to_string()), Ok(measured()));
 }
 
 #[test]

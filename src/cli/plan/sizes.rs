@@ -3,6 +3,13 @@
 
 use crate::config::units::parse_bytes;
 
+/// Receipts a second: one a day. Less than that needs no plan.
+const LEAST_RATE: f64 = 1.0 / 86_400.0;
+/// Receipts a second: one for every person on earth in little more than two hours.
+const MOST_RATE: f64 = 1_000_000.0;
+/// The dearest machine, a month.
+const MOST_PRICE: f64 = 1e9;
+
 /// A size such as "4GB".
 ///
 /// # Errors
@@ -57,7 +64,14 @@ pub(super) fn cores(text: &str) -> Result<usize, String> {
 /// # Errors
 /// What is wrong, with the form that was meant.
 pub(super) fn rate(text: &str) -> Result<f64, String> {
-    let (number, unit) = split(text.trim());
+    let text = text.trim();
+    // What stands before the slash may be written in any way that is a number, like 1e3.
+    let (number, unit) = match text.split_once('/') {
+        Some((number, _)) if number.trim().parse::<f64>().is_ok() => {
+            (number.trim(), text.get(number.len()..).unwrap_or_default())
+        }
+        _ => split(text),
+    };
     let unit = unit.trim();
     let seconds = match unit.strip_prefix('/').map(str::trim) {
         Some("s" | "sec" | "second") => 1.0,
@@ -70,10 +84,11 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
             return Err(format!("{why} (/s, /min, /h or /day); write it like {number}/s"));
         }
     };
-    match positive(number) {
-        Some(count) => Ok(count / seconds),
-        None => Err("it must be more than nothing; write it like 10/s".to_owned()),
+    let rate = number.parse().map(|count: f64| count / seconds).unwrap_or(f64::NAN);
+    if (LEAST_RATE..=MOST_RATE).contains(&rate) {
+        return Ok(rate);
     }
+    Err(format!("it is from 1/day to {MOST_RATE}/s; write it like 10/s"))
 }
 
 /// What one machine costs a month, and in which currency, if that was said.
@@ -100,7 +115,9 @@ pub(super) fn price(text: &str) -> Result<Price, String> {
     }
     let wordy = currency.chars().all(|c| c.is_alphabetic() || "$€£¥₹".contains(c));
     match positive(number) {
-        Some(amount) if wordy && currency.chars().count() <= 8 => Ok(Price { amount, currency }),
+        Some(amount) if wordy && currency.chars().count() <= 8 && amount <= MOST_PRICE => {
+            Ok(Price { amount, currency })
+        }
         _ => Err("it is what one machine costs a month; write it like 24 or 24EUR".to_owned()),
     }
 }
@@ -153,7 +170,13 @@ mod tests {
             let why = rate(wrong).unwrap_err();
             assert!(why.ends_with(&format!("write it like {nearest}")), "{wrong}: {why}");
         }
-        assert!(rate("0/s").is_err());
+        assert_eq!(rate("1e3/s"), Ok(1000.0));
+        assert_eq!(rate("1/day"), Ok(1.0 / 86_400.0));
+        let much = "9".repeat(40) + "/s";
+        for wrong in ["1e30/s", "0/s", "-1/s", "NaN/s", "inf/s", "0.5/day", "1000001/s", &much] {
+            let why = rate(wrong).unwrap_err();
+            assert!(why.contains("from 1/day to 1000000/s"), "{wrong}: {why}");
+        }
     }
 
     #[test]
@@ -163,7 +186,7 @@ mod tests {
         assert_eq!(price("24.50 EUR"), of(24.5, "EUR"));
         assert_eq!(price("€24"), of(24.0, "€"));
         assert!(price("24,50").unwrap_err().ends_with("like 24.50"));
-        for wrong in ["", "free", "-3", "0", "24 a month or so"] {
+        for wrong in ["", "free", "-3", "0", "24 a month or so", "99999999999"] {
             assert!(price(wrong).is_err(), "{wrong}");
         }
     }

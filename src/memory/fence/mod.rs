@@ -11,9 +11,9 @@
 //!
 //! The limit is what the browser holds and what is free beside it, less a
 //! sixteenth of the reserve: the ledger's own line is at a quarter. Where the
-//! operator set `memory.limit`, it is at most that and the quarter, plus a
-//! sixteenth and 32 MiB for what the kernel holds in a browser's name and the
-//! ledger does not count. It is never put close above what is used: that would
+//! operator set `memory.limit`, it is at most that, plus a sixteenth and 32 MiB
+//! for what the kernel holds in a browser's name and neither limit nor ledger
+//! counts; the reserve lifts it never. It is never put close above what is used: that would
 //! kill by itself. Nothing in a fence is swapped out.
 //!
 //! The CPU weight is that of one thread for each core at the browsers' niceness:
@@ -76,8 +76,7 @@ impl Bounds {
         let held = used.saturating_sub(cached);
         let there = held.saturating_add(self.free).saturating_sub(self.reserve / 16);
         let granted = self.limit.map_or(u64::MAX, |limit| {
-            let most = limit.saturating_add(self.reserve / 4);
-            most.saturating_add(most / 16).saturating_add(KERNEL_BYTES)
+            limit.saturating_add(limit / 16).saturating_add(KERNEL_BYTES)
         });
         there.min(granted).max(used.saturating_add(CLEARANCE))
     }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Class;
 use crate::job::{Status, reply::Timings};
@@ -137,8 +137,9 @@ pub struct Place {
     pub encoding: Option<String>,
 }
 
-/// Something that a person should know about a PDF that was made all the same.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// Something that a person should know about a PDF that was made all the same, or about
+/// one that was not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
     /// For machines.
     pub code: String,

@@ -170,7 +170,16 @@ impl Page {
             let shelf = Shelf::of(&request.assets);
             run.with_assets(request, html, look, &shelf).await
         };
-        let result = self.stayed().and(result);
+        let result = match self.stayed() {
+            Ok(()) => result,
+            Err(left) => {
+                let noticed = result.map_or_else(
+                    |failed| failed.failure.warnings.into_vec(),
+                    |rendered| rendered.warnings,
+                );
+                Err(Failed { failure: left.failure.with_warnings(noticed), ..left })
+            }
+        };
         if result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
             self.wash(look, deadline).await;
         }
@@ -203,10 +212,10 @@ impl Run<'_> {
         html: &str,
         look: Look,
     ) -> Result<Rendered, Failed> {
-        let (pdf, pages) = self.render(request, html, look).await?;
+        let result = self.render(request, html, look).await;
         let mut warnings = self.loaded.take().map(|l| l.warnings(|_| false)).unwrap_or_default();
         warnings.append(&mut self.warnings);
-        Ok(Rendered { pdf, pages, warnings })
+        ended(result, warnings)
     }
 
     /// A document with assets: while it is rendered, they are served.
@@ -250,14 +259,14 @@ impl Run<'_> {
         let loaded = self.loaded.take();
         let is_settled = loaded.as_ref().is_some_and(|loaded| loaded.ready);
         self.page.spent = !is_settled;
-        let (pdf, pages) = result.map_err(|failed| Failed {
+        let result = result.map_err(|failed| Failed {
             page_is_sound: failed.page_is_sound && is_settled,
             ..failed
-        })?;
+        });
         let mut warnings = loaded.map(|l| l.warnings(|url| server.named(url))).unwrap_or_default();
         warnings.extend(server.warnings());
         warnings.append(&mut self.warnings);
-        Ok(Rendered { pdf, pages, warnings })
+        ended(result, warnings)
     }
 
     async fn render(
@@ -444,6 +453,19 @@ impl Run<'_> {
                 .footer_template(or_none(&options.footer));
         }
         self.raw("Page.printToPDF", &params.build()).await
+    }
+}
+
+/// What was noticed goes with the PDF, or with the failure.
+fn ended(
+    result: Result<(Vec<u8>, u32), Failed>,
+    warnings: Vec<Warning>,
+) -> Result<Rendered, Failed> {
+    match result {
+        Ok((pdf, pages)) => Ok(Rendered { pdf, pages, warnings }),
+        Err(Failed { failure, page_is_sound }) => {
+            Err(Failed { failure: failure.with_warnings(warnings), page_is_sound })
+        }
     }
 }
 

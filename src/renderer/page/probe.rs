@@ -221,9 +221,11 @@ impl Loaded {
             warnings.push(Warning {
                 code: "image_missing",
                 message: format!("no picture came from {}", list(&images)),
-                remedy: "send images with the job (`assets`) and use relative URLs, or data: \
-                         URLs; a document has no network and no files"
-                    .into(),
+                remedy:
+                    "send images with the job (`assets`) or store them for the tenant (`tillroll \
+                         asset put`) and use relative URLs, or use data: URLs; a document has no \
+                         network and no files"
+                        .into(),
             });
         }
         let sheets = unnamed(&self.sheets);
@@ -231,8 +233,8 @@ impl Loaded {
             warnings.push(Warning {
                 code: "stylesheet_missing",
                 message: format!("no style sheet came from {}", list(&sheets)),
-                remedy: "send style sheets with the job (`assets`) and use relative URLs, or put \
-                         them into <style>"
+                remedy: "send style sheets with the job (`assets`) or store them for the tenant \
+                         (`tillroll asset put`) and use relative URLs, or put them into <style>"
                     .into(),
             });
         }
@@ -240,9 +242,11 @@ impl Loaded {
             warnings.push(Warning {
                 code: "font_missing",
                 message: format!("no font came for {}", list(&self.fonts)),
-                remedy: "send fonts with the job (`assets`) and use relative URLs, or data: URLs, \
-                         or install them on the worker"
-                    .into(),
+                remedy:
+                    "send fonts with the job (`assets`) or store them for the tenant (`tillroll \
+                         asset put`) and use relative URLs, or use data: URLs, or install them on \
+                         the worker"
+                        .into(),
             });
         }
         if !self.ready {
@@ -300,6 +304,9 @@ mod tests {
         assert_eq!(warnings.len(), 2);
         assert!(warnings[0].message.ends_with("0.png, 1.png, 2.png, 3.png, 4.png, 3 more"));
         assert_eq!(warnings[1].code, "font_missing");
+        for warning in &warnings {
+            assert!(warning.remedy.contains("`tillroll asset put`"), "{}", warning.remedy);
+        }
     }
 
     #[test]

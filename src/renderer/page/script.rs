@@ -219,6 +219,11 @@ impl Run<'_> {
         }
         match &script.wait_for {
             Some(wait_for) if !last.there => {
+                // What failed in its scripts is the likely reason. A page that does not
+                // answer any more has nothing to add.
+                if let Err(failed) = self.end_of_play().await {
+                    tracing::debug!(code = failed.failure.code, "a script's errors are not known");
+                }
                 Err(Failed::wait_for_unmet(wait_for, self.page.script_time, last.error.as_deref()))
             }
             _ => Ok(()),
@@ -246,7 +251,7 @@ impl Run<'_> {
         let errors: Vec<String> = self.evaluate(END).await?;
         self.warnings.extend(errors.into_iter().take(5).map(|error| {
             Warning {
-                code: "script_error",
+                code: crate::renderer::SCRIPT_ERROR,
                 message: format!(
                     "a script of the document failed: {}",
                     error.chars().take(200).collect::<String>()

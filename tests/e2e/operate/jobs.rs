@@ -10,12 +10,16 @@ use crate::command_line::{assert_fails, file, run, stderr};
 use crate::json::assert_schema;
 use crate::support::{PREFIX, Worker, element, receipt, take};
 
-/// A job that no attempt can print: it has one page.
+/// What a job is that no attempt can print: it has one page. And its picture is missing.
+fn no_seventh_page() -> String {
+    receipt("Hopeless") + "<img src=logo.png>"
+}
+
 fn hopeless(tenant: &str, id: &str) -> String {
     let header = format!(
         r#"{{"id":"{id}","tenant":"{tenant}","max_attempts":1,"options":{{"pages":"7"}}}}"#
     );
-    format!("{header}\n{}", receipt("Hopeless"))
+    format!("{header}\n{}", no_seventh_page())
 }
 
 /// A job that renders for seconds.
@@ -36,6 +40,7 @@ fn dead_letters_are_listed_shown_fetched_retried_and_purged() {
         operator.push(hopeless(tenant, id));
         let (reply, _) = take(&mut operator.redis, &format!("{tenant}/{id}"), 30).unwrap();
         assert_eq!(reply["status"], "dead", "{reply}");
+        assert_eq!(reply["warnings"][0]["code"], "image_missing", "{reply}");
     }
     operator.push(element("acme", "fine", "Fine"));
     take(&mut operator.redis, "acme/fine", 30).unwrap();
@@ -59,11 +64,17 @@ fn dead_letters_are_listed_shown_fetched_retried_and_purged() {
     assert_eq!(shown["history"][0]["code"], "page_range", "{shown}");
     assert_eq!(shown["code"], "page_range");
     assert_eq!((&shown["fetched"]["assets"], &shown["fetched"]["file"]), (&0.into(), &back.into()));
+    // The reply was taken: its warnings are known still.
+    let noticed = &shown["history"][0]["warnings"][0];
+    assert_eq!(noticed["code"], "image_missing", "{shown}");
+    assert!(noticed["remedy"].as_str().unwrap().contains("tillroll asset put"), "{shown}");
+    let says = ["warning", "logo.png (image_missing)", "tillroll asset put"];
+    operator.text(&["dead", "show", "acme/b"], &says);
     assert_schema("job show", &[operator.json(&["job", "show", "acme/a"])]);
     assert_schema("dead show", &[serde_json::json!({"fetched": shown["fetched"]})]);
-    assert_eq!(std::fs::read_to_string(back).unwrap(), receipt("Hopeless"));
+    assert_eq!(std::fs::read_to_string(back).unwrap(), no_seventh_page());
     let piped = operator.run(&["dead", "show", "acme/a", "--document", "-"]);
-    assert_eq!(String::from_utf8(piped.stdout).unwrap(), receipt("Hopeless"));
+    assert_eq!(String::from_utf8(piped.stdout).unwrap(), no_seventh_page());
     let why =
         ["dead", "attempt 1", "page_range", "ask for pages that are there", "as long as the dead"];
     operator.text(&["dead", "show", "acme/a"], &why);

@@ -78,6 +78,9 @@ fn what_outgrows_the_budget_ends_with_figures_while_receipts_go_on() {
 fn the_budget_moves_while_it_runs_and_what_was_learned_is_kept() {
     let mut operator = Operator::new();
     let worker = Worker::start(&operator.url, &[]);
+    let ready = worker.log().lines().find(|l| l.contains("slots=")).unwrap_or_default().to_owned();
+    assert!(ready.contains("contexts.most=256"), "{ready}");
+    assert!(ready.contains("contexts.expected="), "{ready}");
     operator.push(element("cafe", "one", "A receipt"));
     assert_eq!(take(&mut operator.redis, "cafe/one", 60).unwrap().0["status"], "done");
     operator.json(&["config", "set", "memory.reserve", "100MB"]);
@@ -85,8 +88,14 @@ fn the_budget_moves_while_it_runs_and_what_was_learned_is_kept() {
     let give_up = Instant::now() + Duration::from_secs(30);
     loop {
         let memory = ledger(&operator);
-        // A quarter of the reserve is for the ledger's own hard line.
-        if (590_000_000..=625_000_000).contains(&memory["budget_bytes"].as_u64().unwrap()) {
+        if memory["bounds"]["limit_bytes"] == 600_000_000 {
+            // What is free for it is less than that on this machine.
+            let budget = memory["budget_bytes"].as_u64().unwrap();
+            assert!((590_000_000..=600_000_000).contains(&budget), "{memory}");
+            let free = memory["governor"]["free_bytes"].as_u64().unwrap();
+            let used = memory["used_bytes"].as_u64().unwrap();
+            assert!(free + used <= 600_000_000, "{memory}");
+            assert!(memory["governor"]["outstanding_bytes"].as_u64().unwrap() <= free, "{memory}");
             let governor = &memory["governor"];
             assert!(governor["reserve_bytes"].as_u64().unwrap() > 0, "{memory}");
             assert_eq!(governor["contexts"], serde_json::json!([]), "names stay out of Redis");
@@ -94,6 +103,30 @@ fn the_budget_moves_while_it_runs_and_what_was_learned_is_kept() {
         }
         assert!(Instant::now() < give_up, "{memory}\n{}", worker.log());
     }
+    let shown = ["memory.limit 600 MB, memory.reserve 100 MB, budget now"];
+    operator.text(&["status"], &shown);
+
+    // What cannot work is refused, in the words of `config check`, and nothing changes.
+    let words = "memory.limit = \"150MB\" cannot be: memory.reserve (100MB) and one render (96MB)";
+    operator.fails(&["config", "set", "memory.limit", "150MB"], 2, &[words, "at least 196MB"]);
+    let check = ["config", "check", "--set", "memory.reserve=100MB", "--set", "memory.limit=150MB"];
+    operator.fails(&check, 78, &[words]);
+    operator.fails(&["config", "set", "memory.reserve", "2GB"], 2, &["do not fit", "600MB"]);
+    let small = ["no memory for one renderer", "within memory.limit", "raise memory.limit"];
+    operator.fails(&["config", "set", "memory.limit", "220MB"], 2, &small);
+    let get = |key: &str| operator.json(&["config", "get", key])["workers"][0].clone();
+    assert_eq!(get("memory.limit")["value"], "600MB");
+    operator.text(&["config", "get", "memory.limit"], &["\"600MB\" until it ends", "\"auto\""]);
+
+    // And back to what it started with.
+    operator.text(&["config", "set", "memory.limit", "default"], &["holds again in worker"]);
+    operator.json(&["config", "set", "memory.reserve", "default"]);
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while get("memory.limit")["value"] != "auto" || get("memory.reserve")["value"] != "256MB" {
+        assert!(Instant::now() < give_up, "{}", worker.log());
+    }
+    assert!(ledger(&operator)["bounds"]["limit_bytes"].is_null());
+    assert!(!worker.log().contains("was not changed"), "{}", worker.log());
     worker.signal(Signal::TERM);
     assert!(worker.wait(Duration::from_secs(60)).success());
     let known: String = operator.redis.get(format!("{PREFIX}predictions")).unwrap();

@@ -26,6 +26,10 @@ fn a_tenants_scripts_and_isolation_are_decided_while_a_worker_runs() {
     let (reply, pdf) = operator.scripted("acme", "one");
     assert_eq!(reply["status"], "done", "{reply}");
     assert!(text_of(&pdf).contains("drawn by a script"));
+    // `renderer.scripts` is on: that is leave to ask, and this job does not ask.
+    operator.push(format!("{{\"id\":\"mute\",\"tenant\":\"acme\"}}\n{SCRIPTED}"));
+    let (_, pdf) = take(&mut operator.redis, "acme/mute", 60).unwrap();
+    assert!(text_of(&pdf).contains("as it came"));
 
     let set = ["tenant", "set", "acme", "--scripts", "off", "--isolation", "browser"];
     let set = operator.json(&set);

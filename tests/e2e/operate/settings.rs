@@ -81,7 +81,9 @@ fn limits_are_changed_for_the_queue_and_hold_at_once() {
         operator.text(&["config", "set", key, default], &["own configuration holds again"]);
     }
     assert_eq!(operator.json(&["config", "get", "limits.held"])["value"], "256MiB");
-    assert_schema("config get", &[own, auto, got]);
+    let concurrency = operator.json(&["config", "get", "worker.concurrency"]);
+    assert_eq!(concurrency["workers"][0]["configured"], "auto", "{concurrency}");
+    assert_schema("config get", &[own, auto, got, concurrency]);
     let scaled = operator.json(&["config", "set", "worker.concurrency", "1"]);
     assert_schema("config set", &[set, scaled]);
 
@@ -125,6 +127,12 @@ fn workers_are_told_and_do_it() {
     let set = ["config", "set", "worker.concurrency", "2"];
     operator.text(&set, &["worker.concurrency = \"2\" in 2 workers", "until it ends"]);
     slots(&operator, &[(ids[0], 2), (ids[1], 2)]);
+
+    // And back, each to its own; what a null renderer has no use for is refused.
+    operator.json(&["config", "set", "worker.concurrency", "default"]);
+    slots(&operator, &[(ids[0], 3), (ids[1], 3)]);
+    operator.fails(&["config", "set", "memory.limit", "2GB"], 2, &["memory.governor", "restart"]);
+    operator.fails(&["config", "set", "worker.concurrency", "none"], 2, &["or default for"]);
 
     operator.fails(&["scale", "0"], 2, &["\"0\"", "1 to 512"]);
     operator.fails(&["scale", "-1"], 2, &["\"-1\"", "1 to 512"]);

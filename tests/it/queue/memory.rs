@@ -240,3 +240,41 @@ async fn before_a_job_begins_that_waited_long_that_is_told() {
     worker.stop(Stop::Drain).await;
     rig.assert_at_rest().await;
 }
+
+#[tokio::test]
+async fn why_nothing_is_started_is_told_by_the_heartbeat_in_the_words_of_the_pages() {
+    let rig = Rig::new();
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("proc")).unwrap();
+    std::fs::write(root.path().join("proc/meminfo"), "MemAvailable: 400000 kB\n").unwrap();
+    let settings = Settings { limit: None, reserve: 0, per_render: 1 << 20, redis: 0, slots: 3 };
+    let governor = Governor::governed(Probe::at(root.path()), settings, 2).unwrap();
+    let queue = rig.queue("w1").await;
+    let lease = Duration::from_secs(2);
+    let mut worker = Running::governed(queue, &Scripted::gated(), governor.clone(), lease);
+    worker.wait_for("ready", |seen| seen.reasons().is_empty()).await;
+
+    governor.change(|settings| settings.reserve = 2_000_000_000).unwrap();
+    worker.wait_for("not ready", |seen| !seen.memory.condition.ok).await;
+    let reasons = worker.published().await.reasons();
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    let why = &reasons[0].why;
+    assert!(why.contains("410 MB are free, less than the 2"), "{why}");
+    assert!(why.contains("lower memory.reserve (2 GB; `tillroll config set"), "{why}");
+    let told = serde_json::json!(reasons);
+    let give_up = tokio::time::Instant::now() + PATIENCE;
+    let other = rig.queue("w2").await;
+    loop {
+        let workers = other.workers().await.unwrap();
+        let (_, _, says) = workers.iter().find(|(id, ..)| id == "w1").unwrap();
+        let says: serde_json::Value = serde_json::from_str(says).unwrap();
+        if says["reasons"] == told {
+            let bounds = &says["memory"]["bounds"];
+            assert_eq!(bounds["reserve_bytes"], 2_000_000_000_u64, "{says}");
+            break;
+        }
+        assert!(tokio::time::Instant::now() < give_up, "{says}\n{told}");
+        worker.published().await;
+    }
+    worker.stop(Stop::Drain).await;
+}

@@ -275,6 +275,7 @@ pub(crate) fn past(code: &str, counted: bool) -> Past {
         memory_bytes: None,
         needs_bytes: None,
         counted,
+        warnings: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tillroll::memory::{Governor, Probe, Settings as MemorySettings};
 use tillroll::queue::Queue;
-use tillroll::worker::{Phase, Settings, Shared, Snapshot, Stop, Totals, Worker};
+use tillroll::worker::{Fixed, Phase, Settings, Shared, Snapshot, Stop, Totals, Worker};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -62,7 +62,7 @@ impl Running {
             heartbeat: lease / 4,
             drain: Shared::new(Duration::from_secs(20)),
             max_timeout: Duration::from_secs(20),
-            tune: Arc::new(|key, _| Err(format!("{key} is fixed in tests"))),
+            tune: Arc::new(Fixed),
         };
         let renderer = Arc::clone(renderer) as Arc<dyn tillroll::renderer::Render>;
         let worker = Worker::new(queue, renderer, governor, settings, stopped, publish);
