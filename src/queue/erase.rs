@@ -1,4 +1,5 @@
-//! Forgetting: what the queue holds of one tenant, or of one job, is erased.
+//! Forgetting: what the queue holds of one tenant, of one job, or of one run, is
+//! erased.
 //!
 //! ```text
 //! names (SCAN) ─▶ living ones cancelled, without a reply ─▶ running ones waited for ─▶ erased
@@ -41,6 +42,13 @@ pub enum Forget {
     Tenant(String),
     /// One job.
     Job(Name),
+    /// All jobs of whoever pushed them under ids of its own.
+    Run {
+        /// What their ids begin with, whatever the tenant. Not empty.
+        ids: String,
+        /// Tenants that go too, with their settings: there were none before the run.
+        tenants: Vec<String>,
+    },
 }
 
 impl Forget {
@@ -50,6 +58,10 @@ impl Forget {
                 name.strip_prefix(tenant.as_str()).is_some_and(|rest| rest.starts_with('/'))
             }
             Self::Job(job) => name == job.to_string(),
+            Self::Run { ids, .. } => {
+                let id = name.split_once('/').map(|(_, id)| id);
+                !ids.is_empty() && id.is_some_and(|id| id.starts_with(ids.as_str()))
+            }
         }
     }
 
@@ -61,6 +73,7 @@ impl Forget {
         match self {
             Self::Tenant(tenant) => text("tenant") == tenant,
             Self::Job(name) => text("tenant") == name.tenant() && text("id") == name.id(),
+            Self::Run { ids, .. } => !ids.is_empty() && text("id").starts_with(ids.as_str()),
         }
     }
 
@@ -73,6 +86,9 @@ impl Forget {
             (Self::Tenant(tenant), "breaker_opened" | "breaker_closed") => code == tenant,
             (Self::Tenant(tenant), "configured") => {
                 code.split_once(' ').is_some_and(|(whose, _)| whose == tenant)
+            }
+            (Self::Run { tenants, .. }, "breaker_opened" | "breaker_closed") => {
+                tenants.iter().any(|tenant| tenant == code)
             }
             _ => false,
         }
@@ -107,7 +123,7 @@ pub struct Forgotten {
 }
 
 impl Queue {
-    /// Erases what the queue holds of a tenant or of a job; `progress` hears of
+    /// Erases what the queue holds of a tenant, of a job or of a run; `progress` hears of
     /// each step. Living jobs are cancelled first, without a reply; for running
     /// ones this waits, for as long as a lease holds.
     ///
@@ -148,6 +164,13 @@ impl Queue {
             Forget::Job(name) => {
                 self.erase(&[name.to_string()], &mut done).await?;
             }
+            Forget::Run { tenants, .. } => {
+                for tenant in tenants {
+                    let (kept, assets) = self.erase_tenant(tenant).await?;
+                    done.kept |= kept;
+                    done.assets += assets;
+                }
+            }
         }
         done.unread = self.unread().await?;
         progress(&done);
@@ -159,10 +182,11 @@ impl Queue {
         let keys = self.keys();
         let mut names = BTreeSet::new();
         let part = match whom {
-            Forget::Job(name) => name.to_string(),
-            Forget::Tenant(tenant) => format!("{tenant}/"),
+            Forget::Job(name) => starting_with(&name.to_string()),
+            Forget::Tenant(tenant) => starting_with(&format!("{tenant}/")),
+            Forget::Run { ids, .. } => format!("*/{}", starting_with(ids)),
         };
-        let pattern = format!("{}:{}", starting_with(keys.prefix()), starting_with(&part));
+        let pattern = format!("{}:{part}", starting_with(keys.prefix()));
         let mut cursor = 0;
         loop {
             let (next, page) = self.scan(cursor, &pattern).await?;
@@ -173,9 +197,9 @@ impl Queue {
             }
         }
         for set in [keys.leased(), keys.delayed(), keys.dead(), keys.deadlines()] {
-            names.extend(self.matching(cmd("ZSCAN"), &set, &starting_with(&part)).await?);
+            names.extend(self.matching(cmd("ZSCAN"), &set, &part).await?);
         }
-        let held = format!("*:{}", starting_with(&part));
+        let held = format!("*:{part}");
         let held = self.matching(cmd("HSCAN"), &keys.held(), &held).await?;
         names.extend(held.iter().filter_map(|key| named_by(key)).map(str::to_owned));
         names.retain(|name| whom.means(name));
@@ -418,6 +442,13 @@ mod tests {
         let job = Forget::Job(Name::parse("cafe/r-1").unwrap());
         assert!(job.means("cafe/r-1") && !job.means("cafe/r-10"));
         assert!(!job.means_event("breaker_opened", "", "cafe"));
+        let run = |ids: &str| Forget::Run { ids: ids.to_owned(), tenants: vec!["b-0".to_owned()] };
+        assert!(run("x-").means("b-0/x-1") && run("x-").means("cafe/x-"));
+        assert!(!run("x-").means("x-/1") && !run("x-").means("b-0/y-x-1"));
+        assert!(run("x-").means_line(r#"{"tenant":"b-1","id":"x-1"}"#));
+        assert!(!run("").means("b-0/x-1") && !run("").means_line(r#"{"tenant":"b","id":"x"}"#));
+        assert!(run("x-").means_event("breaker_opened", "", "b-0"));
+        assert!(!run("x-").means_event("breaker_opened", "", "cafe"));
         assert_eq!(after("17-9").as_deref(), Some("17-10"));
         assert_eq!(after("17-18446744073709551615"), None);
     }

@@ -7,7 +7,7 @@
 mod calibrate;
 mod documents;
 mod report;
-mod sizes;
+pub(super) mod sizes;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};

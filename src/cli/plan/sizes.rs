@@ -56,7 +56,7 @@ pub(super) fn cores(text: &str) -> Result<usize, String> {
 ///
 /// # Errors
 /// What is wrong, with the form that was meant.
-pub(super) fn rate(text: &str) -> Result<f64, String> {
+pub(in crate::cli) fn rate(text: &str) -> Result<f64, String> {
     let (number, unit) = split(text.trim());
     let unit = unit.trim();
     let seconds = match unit.strip_prefix('/').map(str::trim) {
