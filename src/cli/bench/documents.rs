@@ -246,7 +246,7 @@ mod tests {
             *seen.entry((element.name().tenant().to_owned(), html)).or_default() += 1;
         }
         for tenant in jobs.tenants() {
-            for (html, share) in [("<p>a", 2_000), ("<p>b", 1_000), ("<p>c", 333)] {
+            for (html, share) in [("<p>a", 1_800), ("<p>b", 900), ("<p>c", 300)] {
                 let count = seen[&(tenant.clone(), html.to_owned())];
                 assert!(count.abs_diff(share) < share / 8, "{tenant} {html}: {count} of {share}");
             }
