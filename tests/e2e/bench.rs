@@ -11,7 +11,7 @@ use crate::command_line::{assert_fails, file, run, stderr};
 use crate::json::{assert_schema, json};
 use crate::mending::everything;
 use crate::redis_server::RedisServer;
-use crate::support::{PREFIX, Worker, connect, element, tillroll};
+use crate::support::{PREFIX, Worker, connect, element, keys, tillroll};
 
 /// A queue of the test's own, with a worker that needs no Chromium.
 struct Rig {
@@ -27,7 +27,19 @@ impl Rig {
         let url = server.url();
         // Nobody shall take a worker for dead that a busy machine makes slow.
         let worker = Worker::start(&url, &["--renderer", "null", "--set", "queue.lease=30s"]);
-        Self { worker, redis: connect(&url), url, server }
+        let mut redis = connect(&url);
+        // Ready, it says so in its log first, and a moment later in Redis.
+        let give_up = Instant::now() + Duration::from_secs(30);
+        loop {
+            let says: Vec<Option<String>> = keys(&mut redis, "worker:*")
+                .into_iter()
+                .map(|key| redis.get(key).unwrap())
+                .collect();
+            if says.iter().flatten().any(|says| says.contains(r#""phase":"running""#)) {
+                return Self { worker, redis, url, server };
+            }
+            assert!(Instant::now() < give_up, "it never ran: {says:?}");
+        }
     }
 
     fn verb(&self, args: &[&str]) -> Command {
@@ -108,8 +120,8 @@ fn started(command: &mut Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn interrupt(child: &Child) {
-    kill_process(Pid::from_raw(child.id().try_into().unwrap()).unwrap(), Signal::INT).unwrap();
+fn tell(child: &Child, signal: Signal) {
+    kill_process(Pid::from_raw(child.id().try_into().unwrap()).unwrap(), signal).unwrap();
 }
 
 #[test]
@@ -189,7 +201,7 @@ fn latency_counts_from_the_schedule_and_says_what_was_not_sent() {
     assert_eq!(report["load"]["priority"], "interactive");
     let text = rig.says(&["latency", "--rate", "5000/s", "--duration", "1s", "--in-flight", "1"]);
     assert!(text.contains("The workers cannot carry this rate"), "{text}");
-    assert!(text.contains("of 5000 arrivals were not sent, since 1 jobs"), "{text}");
+    assert!(text.contains("of 5000 arrivals were not sent, since 1 job was under way;"), "{text}");
     let poisson = ["latency", "--rate", "40/s", "--duration", "1s", "--arrivals", "poisson"];
     assert!(rig.says(&poisson).contains("40/s for 1s, poisson arrivals"));
     rig.assert_nothing_left();
@@ -202,6 +214,50 @@ fn latency_counts_from_the_schedule_and_says_what_was_not_sent() {
     assert_eq!(rejected["arrivals"]["not_sent"], 1, "{rejected:#}");
     assert_schema("bench latency", &[report, rejected]);
     assert_fails(&run(&mut rig.bench(&slow)), 65, &["not one receipt was done"]);
+}
+
+/// A closed loop would have met the stall once for each job under way; here it is met by
+/// all who come in it.
+#[test]
+fn a_stall_of_the_workers_counts_for_all_who_would_have_come() {
+    let mut rig = Rig::new();
+    rig.worker.signal(Signal::STOP);
+    let args = ["latency", "--rate", "50/s", "--duration", "2s", "--in-flight", "200"];
+    let child = started(&mut rig.bench(&[&args[..], &["--warm-up", "0", "--json"]].concat()));
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while rig.redis.llen::<_, u64>(format!("{PREFIX}in")).unwrap() < 50 {
+        assert!(Instant::now() < give_up, "it waits for those before");
+    }
+    rig.worker.signal(Signal::CONT);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["done"], &report["arrivals"]["not_sent"]), (&100.into(), &0.into()));
+    let of = |percentile: &str| report["latency_ms"][percentile].as_f64().unwrap();
+    assert!(of("max") > 900.0 && of("p90") > 500.0, "{report:#}");
+}
+
+#[test]
+fn a_stall_of_the_sender_counts_too() {
+    let mut rig = Rig::new();
+    let args = ["latency", "--rate", "50/s", "--duration", "2s", "--warm-up", "0", "--json"];
+    let child = started(&mut rig.bench(&args));
+    rig.wait_until_done(5);
+    tell(&child, Signal::STOP);
+    // The stall itself: half a second of Redis' clock.
+    let nothing: Option<Vec<String>> = rig.redis.blpop("nothing", 0.5).unwrap();
+    assert_eq!(nothing, None);
+    tell(&child, Signal::CONT);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["arrivals"]["scheduled"], 100, "{report:#}");
+    for late in ["latency_ms", "sender_lag_ms"] {
+        assert!(report[late]["max"].as_f64().unwrap() > 400.0, "{late}: {report:#}");
+        // A quarter of all were due in that half second.
+        assert!(report[late]["p90"].as_f64().unwrap() > 100.0, "{late}: {report:#}");
+    }
+    rig.assert_nothing_left();
 }
 
 #[test]
@@ -248,7 +304,7 @@ fn an_interrupted_one_takes_back_what_waits_and_says_what_it_knows() {
     rig.wait_until_done(5);
     rig.operate(&["queue", "pause"]);
     rig.wait_until_all_wait(8);
-    interrupt(&child);
+    tell(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(75), "{}", stderr(&output));
     assert!(stderr(&output).contains("it was interrupted"), "{}", stderr(&output));
@@ -270,7 +326,7 @@ fn what_no_worker_has_read_is_taken_back_too() {
     while rig.redis.llen::<_, u64>(format!("{PREFIX}in")).unwrap() < 7 {
         assert!(Instant::now() < give_up, "seven do not lie in the inbox");
     }
-    interrupt(&child);
+    tell(&child, Signal::INT);
     // Until all of it has been withdrawn; what the worker has in hand is another matter.
     while rig.redis.llen::<_, u64>(format!("{PREFIX}in")).unwrap() > 0 {
         assert!(Instant::now() < give_up, "the inbox is not empty");

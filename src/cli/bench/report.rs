@@ -238,12 +238,19 @@ fn overload(report: &Value, load: &Value) -> String {
             whole(&arrivals["under_way_at_end"]),
             whole(&arrivals["sent"])
         ),
-        not_sent => format!(
-            "{not_sent} of {} arrivals were not sent, since {} jobs were under way or a \
-             rejection asked to wait; the times above are without them",
-            whole(&arrivals["scheduled"]),
-            whole(&load["in_flight"])
-        ),
+        not_sent => {
+            let bound = whole(&load["in_flight"]);
+            let were = if bound == 1 { "was" } else { "were" };
+            let failures = report["failures"].as_array().into_iter().flatten();
+            let rejected = failures.filter(|kind| kind["status"] == "rejected").count() > 0;
+            format!(
+                "{not_sent} of {} arrivals were not sent, since {} {were} under way{}; the times \
+                 above are without them",
+                whole(&arrivals["scheduled"]),
+                counted(bound, "job"),
+                if rejected { ", or a rejection asked to wait" } else { "" },
+            )
+        }
     };
     format!(
         "\nThe workers cannot carry this rate: {why}.\n  fix: add workers or cores, lower --rate, or \

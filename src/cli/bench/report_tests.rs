@@ -67,6 +67,10 @@ fn a_rate_that_was_too_high_is_called_so_with_the_reason() {
         "{refused}"
     );
     assert!(refused.contains("fix: add workers"), "{refused}");
+    assert!(refused.contains("since 64 jobs were under way; the"), "{refused}");
+    let mut rejected = latency(20, false);
+    rejected["failures"][0]["status"] = json!("rejected");
+    assert!(text(&rejected).contains("under way, or a rejection asked to wait; the"));
     let behind = text(&latency(0, false));
     assert!(behind.contains("this rate: 40 of 150 jobs had not come back"), "{behind}");
 }
