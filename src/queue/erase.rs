@@ -28,6 +28,8 @@ use crate::job::{Name, Priority};
 const PAGE: usize = 100;
 /// Lines, events or members in one answer.
 const READ: usize = 500;
+/// Names of a ready list in one answer.
+const LISTED: i64 = 1000;
 /// How often names are looked for again: jobs may have come meanwhile.
 const PASSES: u32 = 3;
 /// How often a running job is looked at.
@@ -165,6 +167,7 @@ impl Queue {
                 self.erase(&[name.to_string()], &mut done).await?;
             }
             Forget::Run { tenants, .. } => {
+                self.erase_listed(whom, &mut done).await?;
                 for tenant in tenants {
                     let (kept, assets) = self.erase_tenant(tenant).await?;
                     done.kept |= kept;
@@ -299,6 +302,46 @@ impl Queue {
         done.results += results;
         done.dead += dead;
         Ok(alive)
+    }
+
+    /// The names of cancelled jobs stay on the ready lists of their tenants until somebody
+    /// skips them: here, those that are meant go.
+    async fn erase_listed(&self, whom: &Forget, done: &mut Forgotten) -> Result<(), QueueError> {
+        let prefix = self.keys().prefix();
+        let pattern = starting_with(&format!("{prefix}ready:"));
+        let (mut cursor, mut found) = (0, BTreeSet::new());
+        loop {
+            let (next, page) = self.scan(cursor, &pattern).await?;
+            for list in page {
+                found.extend(self.ready_names(whom, &format!("{prefix}{list}")).await?);
+            }
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        for name in found {
+            self.erase(&[name], done).await?;
+        }
+        Ok(())
+    }
+
+    /// The names of a ready list that are meant. They leave at its head and come at its
+    /// end, so that reading from there misses none that was there at the beginning.
+    async fn ready_names(&self, whom: &Forget, list: &str) -> Result<Vec<String>, QueueError> {
+        let mut found = Vec::new();
+        for page in 0_i64.. {
+            let last = -1 - page * LISTED;
+            let mut read = cmd("LRANGE");
+            read.arg(list).arg(last - LISTED + 1).arg(last);
+            let names: Vec<String> = read.query_async(&mut self.commands()).await?;
+            let whole = names.len() as i64 == LISTED;
+            found.extend(names.into_iter().filter(|name| whom.means(name)));
+            if !whole {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// Whether it is kept because a job of it lives (it came meanwhile, or still runs),
