@@ -132,7 +132,7 @@ pub enum Verb {
     /// Measure your own workers through your own queue, with your own documents
     ///
     /// For instance: tillroll bench throughput receipt.html --jobs 1000 --tenants 10
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Show or check the configuration; change what can be changed at once
     Config(config::Args),
     /// Print a script that completes this command line in a shell

@@ -76,7 +76,7 @@ mod tests {
         let times = times(Arrivals::Constant, 3.0, 3600);
         assert_eq!(times.len(), 10_800);
         assert_eq!(times[0], 0.0);
-        assert!((times[10_799] - 3599.666_666).abs() < 1e-4, "{}", times[10_799]);
+        assert!((times[10_799] - 3_599.666_666).abs() < 1e-4, "{}", times[10_799]);
         assert!(pauses(&times).iter().all(|pause| (pause - 1.0 / 3.0).abs() < 1e-6));
     }
 
