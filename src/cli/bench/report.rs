@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::documents::Jobs;
-use super::figures::{Figures, fell_behind};
+use super::figures::{Figures, Times, fell_behind};
 use super::guard::Ground;
 use super::load::{Arrived, End, millis};
 use super::options::{Common, Latency, Throughput, Until};
@@ -14,6 +14,8 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::{counted, table};
 use crate::config::units::{show_bytes_rounded, show_duration};
 
+/// A sender that is later than this tells its own times, not the workers'.
+const LATE_MS: f64 = 20.0;
 const PERCENTILES: [&str; 5] = ["p50", "p90", "p95", "p99", "max"];
 
 /// What both kinds of run know at their end.
@@ -82,8 +84,20 @@ impl Run<'_> {
         });
         object["latency_ms"] = self.figures.took.json();
         object["sender_lag_ms"] = self.figures.lag.json();
+        if let (Some(note), Value::Array(notes)) = (late(&self.figures.lag), &mut object["notes"]) {
+            notes.push(Value::from(note));
+        }
         object
     }
+}
+
+/// What is to be known of a sender that did not keep its own schedule.
+fn late(lag: &Times) -> Option<String> {
+    let worst = lag.ms(0.99).filter(|ms| *ms >= LATE_MS)?;
+    Some(format!(
+        "one of a hundred jobs was pushed {worst} ms late or more: this machine was too busy to \
+         keep the schedule, and the times have that in them; run it on another one"
+    ))
 }
 
 /// A number as people read it; `-` where there is none.

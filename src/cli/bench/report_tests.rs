@@ -87,6 +87,15 @@ fn a_run_that_was_stopped_says_what_came_of_it_until_then() {
 }
 
 #[test]
+fn a_sender_that_was_late_itself_says_so() {
+    let mut lag = Times::new().unwrap();
+    (0..98).for_each(|_| lag.record(std::time::Duration::from_millis(2)));
+    assert_eq!(late(&lag), None);
+    (0..2).for_each(|_| lag.record(std::time::Duration::from_millis(300)));
+    assert!(late(&lag).is_some_and(|note| note.contains("pushed 300")), "{:?}", late(&lag));
+}
+
+#[test]
 fn two_runs_stand_beside_each_other_with_what_changed() {
     let (before, mut now) = (throughput(100.0), throughput(125.0));
     now["load"]["tenants"] = json!(9);
