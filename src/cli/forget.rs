@@ -101,6 +101,7 @@ fn called(whom: &Forget) -> String {
     match whom {
         Forget::Tenant(tenant) => format!("the tenant {tenant}"),
         Forget::Job(name) => format!("the job {name}"),
+        Forget::Run { ids, .. } => format!("the jobs {ids}*"),
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod asset;
 mod assets;
 mod backend;
+pub mod bench;
 pub mod config;
 pub mod dead;
 pub mod demo;
@@ -129,6 +130,10 @@ pub enum Verb {
     /// measured or scaled. The memory settings in force (--config, --set) count. For instance:
     /// tillroll plan --cpus 2 --ram 4GB --others 1.5GB --rate 10/s --price 24
     Plan(plan::Args),
+    /// Measure your own workers through your own queue, with your own documents
+    ///
+    /// For instance: tillroll bench throughput receipt.html --jobs 1000 --tenants 10
+    Bench(Box<bench::Args>),
     /// Show or check the configuration; change what can be changed at once
     Config(config::Args),
     /// Print a script that completes this command line in a shell
@@ -164,6 +169,7 @@ impl Verb {
             Self::Demo(args) => demo::run(args, session),
             Self::Doctor => doctor::run(session),
             Self::Plan(args) => plan::run(args, session),
+            Self::Bench(args) => bench::run(args, session),
             Self::Config(args) => config::run(args, session),
             Self::Completions(args) => generate::completions(args),
             Self::Man(args) => generate::man(args, session),

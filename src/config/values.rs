@@ -187,7 +187,7 @@ pub enum Concurrency {
 impl Concurrency {
     /// More than any machine renders well: a slot costs a page of memory.
     const MOST: u16 = 512;
-    /// Of cores + 1; eight at once on two cores were half as fast as three.
+    /// Of what `auto` is: more take memory, and gain nothing.
     const TOO_MANY: usize = 2;
 
     /// What a machine without neighbours does best with, or nearly (`cargo bench

@@ -1,4 +1,5 @@
-//! Forgetting: what the queue holds of one tenant, or of one job, is erased.
+//! Forgetting: what the queue holds of one tenant, of one job, or of one run, is
+//! erased.
 //!
 //! ```text
 //! names (SCAN) ─▶ living ones cancelled, without a reply ─▶ running ones waited for ─▶ erased
@@ -27,6 +28,8 @@ use crate::job::{Name, Priority};
 const PAGE: usize = 100;
 /// Lines, events or members in one answer.
 const READ: usize = 500;
+/// Names of a ready list in one answer.
+const LISTED: i64 = 1000;
 /// How often names are looked for again: jobs may have come meanwhile.
 const PASSES: u32 = 3;
 /// How often a running job is looked at.
@@ -41,6 +44,13 @@ pub enum Forget {
     Tenant(String),
     /// One job.
     Job(Name),
+    /// All jobs of whoever pushed them under ids of its own.
+    Run {
+        /// What their ids begin with, whatever the tenant. Not empty.
+        ids: String,
+        /// Tenants that go too, with their settings: there were none before the run.
+        tenants: Vec<String>,
+    },
 }
 
 impl Forget {
@@ -50,6 +60,10 @@ impl Forget {
                 name.strip_prefix(tenant.as_str()).is_some_and(|rest| rest.starts_with('/'))
             }
             Self::Job(job) => name == job.to_string(),
+            Self::Run { ids, .. } => {
+                let id = name.split_once('/').map(|(_, id)| id);
+                !ids.is_empty() && id.is_some_and(|id| id.starts_with(ids.as_str()))
+            }
         }
     }
 
@@ -61,6 +75,7 @@ impl Forget {
         match self {
             Self::Tenant(tenant) => text("tenant") == tenant,
             Self::Job(name) => text("tenant") == name.tenant() && text("id") == name.id(),
+            Self::Run { ids, .. } => !ids.is_empty() && text("id").starts_with(ids.as_str()),
         }
     }
 
@@ -73,6 +88,9 @@ impl Forget {
             (Self::Tenant(tenant), "breaker_opened" | "breaker_closed") => code == tenant,
             (Self::Tenant(tenant), "configured") => {
                 code.split_once(' ').is_some_and(|(whose, _)| whose == tenant)
+            }
+            (Self::Run { tenants, .. }, "breaker_opened" | "breaker_closed") => {
+                tenants.iter().any(|tenant| tenant == code)
             }
             _ => false,
         }
@@ -107,7 +125,7 @@ pub struct Forgotten {
 }
 
 impl Queue {
-    /// Erases what the queue holds of a tenant or of a job; `progress` hears of
+    /// Erases what the queue holds of a tenant, of a job or of a run; `progress` hears of
     /// each step. Living jobs are cancelled first, without a reply; for running
     /// ones this waits, for as long as a lease holds.
     ///
@@ -148,6 +166,14 @@ impl Queue {
             Forget::Job(name) => {
                 self.erase(&[name.to_string()], &mut done).await?;
             }
+            Forget::Run { tenants, .. } => {
+                self.erase_listed(whom, &mut done).await?;
+                for tenant in tenants {
+                    let (kept, assets) = self.erase_tenant(tenant).await?;
+                    done.kept |= kept;
+                    done.assets += assets;
+                }
+            }
         }
         done.unread = self.unread().await?;
         progress(&done);
@@ -159,10 +185,11 @@ impl Queue {
         let keys = self.keys();
         let mut names = BTreeSet::new();
         let part = match whom {
-            Forget::Job(name) => name.to_string(),
-            Forget::Tenant(tenant) => format!("{tenant}/"),
+            Forget::Job(name) => starting_with(&name.to_string()),
+            Forget::Tenant(tenant) => starting_with(&format!("{tenant}/")),
+            Forget::Run { ids, .. } => format!("*/{}", starting_with(ids)),
         };
-        let pattern = format!("{}:{}", starting_with(keys.prefix()), starting_with(&part));
+        let pattern = format!("{}:{part}", starting_with(keys.prefix()));
         let mut cursor = 0;
         loop {
             let (next, page) = self.scan(cursor, &pattern).await?;
@@ -173,9 +200,9 @@ impl Queue {
             }
         }
         for set in [keys.leased(), keys.delayed(), keys.dead(), keys.deadlines()] {
-            names.extend(self.matching(cmd("ZSCAN"), &set, &starting_with(&part)).await?);
+            names.extend(self.matching(cmd("ZSCAN"), &set, &part).await?);
         }
-        let held = format!("*:{}", starting_with(&part));
+        let held = format!("*:{part}");
         let held = self.matching(cmd("HSCAN"), &keys.held(), &held).await?;
         names.extend(held.iter().filter_map(|key| named_by(key)).map(str::to_owned));
         names.retain(|name| whom.means(name));
@@ -275,6 +302,46 @@ impl Queue {
         done.results += results;
         done.dead += dead;
         Ok(alive)
+    }
+
+    /// The names of cancelled jobs stay on the ready lists of their tenants until somebody
+    /// skips them: here, those that are meant go.
+    async fn erase_listed(&self, whom: &Forget, done: &mut Forgotten) -> Result<(), QueueError> {
+        let prefix = self.keys().prefix();
+        let pattern = starting_with(&format!("{prefix}ready:"));
+        let (mut cursor, mut found) = (0, BTreeSet::new());
+        loop {
+            let (next, page) = self.scan(cursor, &pattern).await?;
+            for list in page {
+                found.extend(self.ready_names(whom, &format!("{prefix}{list}")).await?);
+            }
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        for name in found {
+            self.erase(&[name], done).await?;
+        }
+        Ok(())
+    }
+
+    /// The names of a ready list that are meant. They leave at its head and come at its
+    /// end, so that reading from there misses none that was there at the beginning.
+    async fn ready_names(&self, whom: &Forget, list: &str) -> Result<Vec<String>, QueueError> {
+        let mut found = Vec::new();
+        for page in 0_i64.. {
+            let last = -1 - page * LISTED;
+            let mut read = cmd("LRANGE");
+            read.arg(list).arg(last - LISTED + 1).arg(last);
+            let names: Vec<String> = read.query_async(&mut self.commands()).await?;
+            let whole = names.len() as i64 == LISTED;
+            found.extend(names.into_iter().filter(|name| whom.means(name)));
+            if !whole {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// Whether it is kept because a job of it lives (it came meanwhile, or still runs),
@@ -418,6 +485,13 @@ mod tests {
         let job = Forget::Job(Name::parse("cafe/r-1").unwrap());
         assert!(job.means("cafe/r-1") && !job.means("cafe/r-10"));
         assert!(!job.means_event("breaker_opened", "", "cafe"));
+        let run = |ids: &str| Forget::Run { ids: ids.to_owned(), tenants: vec!["b-0".to_owned()] };
+        assert!(run("x-").means("b-0/x-1") && run("x-").means("cafe/x-"));
+        assert!(!run("x-").means("x-/1") && !run("x-").means("b-0/y-x-1"));
+        assert!(run("x-").means_line(r#"{"tenant":"b-1","id":"x-1"}"#));
+        assert!(!run("").means("b-0/x-1") && !run("").means_line(r#"{"tenant":"b","id":"x"}"#));
+        assert!(run("x-").means_event("breaker_opened", "", "b-0"));
+        assert!(!run("x-").means_event("breaker_opened", "", "cafe"));
         assert_eq!(after("17-9").as_deref(), Some("17-10"));
         assert_eq!(after("17-18446744073709551615"), None);
     }

@@ -15,6 +15,7 @@
     reason = "helpers of tests fail like tests, wait in real time and print what they saw"
 )]
 
+mod bench;
 mod chaos;
 mod command_line;
 mod doctor;

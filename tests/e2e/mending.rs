@@ -45,7 +45,7 @@ fn fsck_says_what_is_broken_and_mends_it() {
 }
 
 /// Every key, and everything that is in them, as Redis would write it to disk.
-fn everything(redis: &mut redis::Connection) -> String {
+pub fn everything(redis: &mut redis::Connection) -> String {
     let mut text = String::new();
     for key in redis.keys::<_, Vec<String>>("*").unwrap() {
         let value: redis::Value = match redis.key_type::<_, String>(&key).unwrap().as_str() {

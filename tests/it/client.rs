@@ -84,6 +84,23 @@ async fn a_pdf_is_found_wherever_the_output_put_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_has_read_can_be_taken_back() {
+    let rig = Rig::new();
+    let client = client(&rig);
+    let of = |id: &str, priority| Receipt::new("<p>x").id(id).priority(priority).element().unwrap();
+    let (one, other) = (of("one", Priority::Bulk), of("other", Priority::Bulk));
+    client.send_many(&[one.clone(), other.clone()]).await.unwrap();
+    assert!(client.withdraw(&one).await.unwrap());
+    assert!(!client.withdraw(&one).await.unwrap(), "it was there once");
+    assert!(!client.withdraw(&of("other", Priority::Interactive)).await.unwrap());
+    let worker = null_worker(&rig).await;
+    assert!(client.take(other.name(), PATIENCE).await.unwrap().is_some());
+    assert!(!client.withdraw(&other).await.unwrap(), "it is done");
+    assert_eq!(client.status(one.name()).await.unwrap().state, State::Unknown);
+    worker.stop(Stop::Drain).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn several_read_one_reply_and_it_can_still_be_taken() {
     let rig = Rig::new();
     let client = client(&rig);

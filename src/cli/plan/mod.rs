@@ -8,7 +8,7 @@ mod calibrate;
 mod documents;
 mod record;
 mod report;
-mod sizes;
+pub(super) mod sizes;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};

@@ -63,7 +63,7 @@ pub(super) fn cores(text: &str) -> Result<usize, String> {
 ///
 /// # Errors
 /// What is wrong, with the form that was meant.
-pub(super) fn rate(text: &str) -> Result<f64, String> {
+pub(in crate::cli) fn rate(text: &str) -> Result<f64, String> {
     let text = text.trim();
     // What stands before the slash may be written in any way that is a number, like 1e3.
     let (number, unit) = match text.split_once('/') {

@@ -191,6 +191,19 @@ impl Client {
         Ok(())
     }
 
+    /// Takes an element back that no worker has read yet: it never becomes a job.
+    /// Whether it was still there.
+    ///
+    /// # Errors
+    /// Where Redis is away.
+    pub async fn withdraw(&self, element: &Element) -> Result<bool, QueueError> {
+        let mut command = cmd("LREM");
+        // One, from the end at which it was pushed.
+        command.arg(self.keys.inbox(element.priority())).arg(1).arg(element.bytes());
+        let removed: u64 = command.query_async(&mut self.connection().await?).await?;
+        Ok(removed > 0)
+    }
+
     /// Waits for a job's reply and takes it: nobody else gets it. `None` once
     /// `wait` is over.
     ///

@@ -135,6 +135,26 @@ async fn one_job_is_forgotten_and_its_neighbours_stay() {
 }
 
 #[tokio::test]
+async fn a_run_is_forgotten_with_its_new_tenants_and_no_others() {
+    let (rig, queue) = lived_in().await;
+    for (who, id) in [("novice", "run-1"), ("novice", "run-2"), ("acme", "run-3")] {
+        rig.admit(&queue, &document(who, id, "<p>")).await;
+    }
+    rig.admit(&queue, &document("acme", "a-run-4", "<p>")).await;
+    let whom = Forget::Run { ids: "run-".to_owned(), tenants: vec!["novice".to_owned()] };
+    let done = forget(&queue, &whom).await;
+    assert_eq!((done.jobs, done.cancelled, done.kept), (3, 3, false), "{done:?}");
+    assert_eq!(done.events, 6, "three were admitted, three cancelled");
+    let left = everything(&rig).await;
+    assert!(!left.contains("novice") && !left.contains("/run-"), "{left}");
+    rig.assert_consistent().await;
+    let acme = queue.tenant("acme").await.unwrap().unwrap();
+    assert_eq!((acme.jobs, acme.weight), (4, 2.0), "what it had before stays");
+    assert!(rig.field("acme/a-run-4", "state").await.is_some());
+    assert_eq!(forget(&queue, &whom).await, Forgotten::default());
+}
+
+#[tokio::test]
 async fn a_running_job_is_stopped_first() {
     let rig = Rig::new();
     let renderer = Scripted::gated();
