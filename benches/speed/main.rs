@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo bench --bench speed                    all of it: about ten minutes
-//! cargo bench --bench speed -- --quick         a smoke test: a minute, no goals
+//! cargo bench --bench speed -- --quick         a smoke test: two minutes, no goals
 //! cargo bench --bench speed -- floor           Chromium alone, over a bare pipe
 //! cargo bench --bench speed -- throughput      through Redis beside the floor
 //! cargo bench --bench speed -- latency         idle, under load, beside a backlog
@@ -14,6 +14,9 @@
 //! cargo bench --bench speed -- drain 100000    a backlog of so many (5,000)
 //! cargo bench --bench speed -- peers           what a team would otherwise build
 //! ```
+//!
+//! `KEY=VALUE` among the words is a setting of the workers (`renderer.nice=0` where other
+//! programs are busy; the floor follows it).
 //!
 //! What is compared is measured in turns in the same run, and the middle counts. Each
 //! part has a `redis-server` of its own on a unix socket, with an append-only file,
@@ -91,6 +94,9 @@ fn main() {
     // Cargo adds options of its own.
     let words: Vec<&str> =
         words.iter().map(String::as_str).filter(|word| !word.starts_with('-')).collect();
+    let (settings, words): (Vec<&str>, Vec<&str>) =
+        words.into_iter().partition(|word| word.contains('='));
+    rig::set(settings.into_iter().map(str::to_owned).collect());
     let jobs = words.iter().find_map(|word| word.parse().ok());
     let wanted: Vec<&str> =
         words.into_iter().filter(|word| word.parse::<usize>().is_err()).collect();

@@ -22,7 +22,11 @@ pub(crate) fn measure(bench: &mut Bench) {
     let redis = Redis::start();
     let worker = Worker::start(&redis, "memory", &[]);
     let mut producer = worker.client(&redis);
-    producer.backlog(&[Document::receipt()], TENANTS * RECEIPTS, TENANTS);
+    let receipts = [Document::receipt()];
+    // One at a time: a backlog has a tenant take several contexts.
+    for job in 0..TENANTS * RECEIPTS {
+        producer.one(&receipts[0], &format!("tenant-{}", job % TENANTS));
+    }
     let sizes = renderers(worker.pid());
     let name = format!("a context after {RECEIPTS} receipts, the largest");
     bench.report.goal(&name, largest(&sizes), "MB", AtMost(45.0), &list(&sizes));
@@ -34,6 +38,13 @@ pub(crate) fn measure(bench: &mut Bench) {
     let name = format!("everything with {TENANTS} tenants idle, PSS");
     all(report, &name, &worker, Some(250.0));
     of_worker(report, &worker);
+    producer.backlog(&receipts, TENANTS * RECEIPTS, TENANTS);
+    rest(bench);
+    let sizes = renderers(worker.pid());
+    let name = format!("contexts 5 s after a backlog of {TENANTS} tenants");
+    bench.report.figure(&name, sizes.len() as f64, "", &format!("MB: {}", list(&sizes)));
+    let name = format!("everything 5 s after a backlog of {TENANTS} tenants, PSS");
+    all(&mut bench.report, &name, &worker, None);
     drop(worker);
     many(bench, &redis);
     documents(bench, &redis);

@@ -17,8 +17,15 @@ use tillroll::renderer::engine::{Engine, Search, find};
 use tillroll::renderer::flags::{FlagOptions, flags};
 use tillroll::renderer::jail::{self, Host, Jail};
 
-/// What the worker's configuration says of `renderer.nice`.
+use crate::rig::setting;
+
+/// What the worker's configuration says of `renderer.nice`, unless it is set otherwise.
 const NICE: i32 = 10;
+
+fn nice() -> i32 {
+    setting("renderer.nice").map_or(NICE, |nice| nice.parse().unwrap())
+}
+
 /// Of both pipes, as the worker makes them.
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -90,7 +97,7 @@ impl Pipe {
         // With it go our copies of the ends that are the child's now.
         drop(command);
         let first = first_process(File::from(info));
-        setpriority_process(Some(first), NICE).unwrap();
+        setpriority_process(Some(first), nice()).unwrap();
         File::from(gate).write_all(b"\n").unwrap();
         let mut pipe = Self {
             child,
@@ -220,6 +227,6 @@ fn regroup(first: Pid) {
     let of = first.as_raw_nonzero().to_string();
     if group(&of).is_some_and(|theirs| Some(theirs) != group("self")) {
         // Only a hint to the kernel, which an ordinary user may be refused.
-        std::fs::write(format!("/proc/{of}/autogroup"), NICE.to_string()).unwrap_or_default();
+        std::fs::write(format!("/proc/{of}/autogroup"), nice().to_string()).unwrap_or_default();
     }
 }

@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
@@ -20,6 +21,19 @@ pub(crate) const FSYNC: &str = "everysec";
 const PATIENCE: f64 = 120.0;
 /// Ids and queues so far: none is used twice.
 static NUMBERS: AtomicUsize = AtomicUsize::new(0);
+/// Settings of all workers, `KEY=VALUE`, from the command line.
+static SETTINGS: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Has every worker started with these.
+pub(crate) fn set(settings: Vec<String>) {
+    SETTINGS.set(settings).unwrap();
+}
+
+/// What `key` is set to, if it is.
+pub(crate) fn setting(key: &str) -> Option<&'static str> {
+    let all = SETTINGS.get().map(Vec::as_slice).unwrap_or_default();
+    all.iter().find_map(|setting| setting.strip_prefix(key)?.strip_prefix('='))
+}
 
 pub(crate) fn number() -> usize {
     NUMBERS.fetch_add(1, Ordering::Relaxed)
@@ -112,6 +126,9 @@ impl Worker {
         command.args(["worker", "--redis", &redis.url, "--queue", queue]);
         let state = format!("state.dir={}", redis.dir.path().join("state").display());
         for setting in ["http.listen=", "drain.timeout=1s", &state].iter().chain(settings) {
+            command.args(["--set", setting]);
+        }
+        for setting in SETTINGS.get().into_iter().flatten() {
             command.args(["--set", setting]);
         }
         let began = Instant::now();
