@@ -23,6 +23,17 @@ struct Look {
     all: f64,
 }
 
+type What = fn(&Look) -> f64;
+
+/// Ends the looking, also where a reply is missing and all else is given up.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 pub(crate) fn measure(bench: &mut Bench) {
     let jobs = bench.jobs.unwrap_or_else(|| bench.size(5_000, 500));
     bench.report.section(
@@ -36,6 +47,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     let done = AtomicBool::new(false);
     let (began, ends, looks) = std::thread::scope(|scope| {
         let looking = scope.spawn(|| watch(&worker, &done));
+        let taking = Done(&done);
         let began = Instant::now();
         scope.spawn(|| push(&redis, &worker, &document, jobs));
         let mut taker = worker.client(&redis);
@@ -45,7 +57,7 @@ pub(crate) fn measure(bench: &mut Bench) {
                 Instant::now()
             })
             .collect();
-        done.store(true, Ordering::Relaxed);
+        drop(taking);
         (began, ends, looking.join().unwrap())
     });
     let tenth = jobs / 10;
@@ -59,11 +71,11 @@ pub(crate) fn measure(bench: &mut Bench) {
     let whole = jobs as f64 / (ends[jobs - 1] - began).as_secs_f64();
     report.figure("rate", whole, "/s", &format!("tenths: {}", all.join(", ")));
     report.goal("last tenth, of the first", rates[9] / rates[0], "", AtLeast(0.95), "");
-    let held = |from: Instant, to: Instant, what: fn(&Look) -> f64| {
+    let held = |from: Instant, to: Instant, what: What| {
         let within = looks.iter().filter(|look| (from..to).contains(&look.at));
         median(&within.map(what).collect::<Vec<_>>())
     };
-    let parts: [(&str, fn(&Look) -> f64); 2] = [
+    let parts: [(&str, What); 2] = [
         ("worker, private", |look| look.worker),
         ("worker and Chromium, private", |look| look.all),
     ];

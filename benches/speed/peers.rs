@@ -20,7 +20,7 @@ use crate::documents::Document;
 use crate::floor::at_once;
 use crate::pipe;
 use crate::report::Goal::AtLeast;
-use crate::report::{median, out, range};
+use crate::report::{log, median, out, range};
 use crate::rig::{Redis, Server, Worker, number};
 use crate::throughput::rate;
 
@@ -75,7 +75,8 @@ pub(crate) fn measure(bench: &mut Bench) {
     let node = node();
     let ours: Run<'_> = Box::new(move |jobs| producer.backlog(&receipts, jobs, 3));
     let bullmq = node.clone().and_then(|node| bullmq(&node, &redis, &html));
-    let launch = node.and_then(|node| lines(node_script(&node, "launch.mjs", LAUNCH), &html));
+    let launch =
+        node.and_then(|node| lines(node_script(&node, "launch.mjs", LAUNCH), "launch", &html));
     let mut peers = [
         Peer::new("Tillroll", 300, None, Ok(ours)),
         Peer::new("BullMQ + Puppeteer, a page each", 60, Some(6.0), bullmq),
@@ -169,8 +170,8 @@ struct Lines {
 
 impl Lines {
     /// Starts it and waits for its first line.
-    fn start(mut command: Command) -> Result<Self, String> {
-        let log = out().join(format!("peer-{}.log", number()));
+    fn start(mut command: Command, name: &str) -> Result<Self, String> {
+        let log = log(&format!("peer-{name}"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
         let mut server = Server(command.spawn().map_err(|error| format!("{error}"))?);
         let stdin = server.0.stdin.take().unwrap();
@@ -194,14 +195,14 @@ impl Lines {
 
     fn ask(&mut self, request: &str) {
         writeln!(self.stdin, "{request}").unwrap();
-        assert_eq!(self.line(), "done", "a peer failed: see target/bench/peer-*.log");
+        assert_eq!(self.line(), "done", "a peer failed: see target/bench/logs");
     }
 }
 
 /// One that renders as many receipts as each line says.
-fn lines<'a>(mut command: Command, html: &Path) -> Result<Run<'a>, String> {
+fn lines<'a>(mut command: Command, name: &str, html: &Path) -> Result<Run<'a>, String> {
     command.arg(html);
-    let mut lines = Lines::start(command)?;
+    let mut lines = Lines::start(command, name)?;
     Ok(Box::new(move |jobs| {
         let began = Instant::now();
         lines.ask(&jobs.to_string());
@@ -214,7 +215,7 @@ fn bullmq<'a>(node: &Path, redis: &'a Redis, html: &Path) -> Result<Run<'a>, Str
     let start = |role: &str| {
         let mut command = node_script(node, "bullmq.mjs", BULLMQ);
         command.arg(html).arg(role).arg(&redis.socket);
-        Lines::start(command)
+        Lines::start(command, &format!("bullmq-{role}"))
     };
     let worker = start("worker")?;
     let mut producer = start("producer")?;
@@ -228,7 +229,7 @@ fn bullmq<'a>(node: &Path, redis: &'a Redis, html: &Path) -> Result<Run<'a>, Str
         for job in 0..jobs {
             let key = format!("bench:reply:{first}-{job}");
             let reply: Option<(String, Vec<u8>)> = connection.blpop(key, 60.0).unwrap();
-            let (_, pdf) = reply.expect("no reply of BullMQ in 60 s: see target/bench/peer-*.log");
+            let (_, pdf) = reply.expect("no reply of BullMQ in 60 s: see target/bench/logs");
             assert!(pdf.starts_with(b"%PDF"), "BullMQ's reply is no PDF");
         }
         began.elapsed()
@@ -244,7 +245,7 @@ fn weasyprint<'a>(dir: &Path, html: &Path) -> Result<Run<'a>, String> {
     std::fs::write(&script, WEASYPRINT).unwrap();
     let mut command = Command::new(PYTHON);
     command.arg(script).arg(cores().to_string());
-    lines(command, html)
+    lines(command, "weasyprint", html)
 }
 
 fn wkhtmltopdf<'a>(dir: &Path, html: &Path) -> Result<Run<'a>, String> {

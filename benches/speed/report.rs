@@ -102,6 +102,13 @@ pub(crate) fn out() -> PathBuf {
     dir
 }
 
+/// Where what is started keeps what it says.
+pub(crate) fn log(name: &str) -> PathBuf {
+    let dir = out().join("logs");
+    std::fs::create_dir_all(&dir).unwrap();
+    dir.join(format!("{name}.log"))
+}
+
 /// Three digits that count.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {

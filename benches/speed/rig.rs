@@ -13,7 +13,7 @@ use redis::{Client, Commands, Connection};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::documents::Document;
-use crate::report::out;
+use crate::report::log;
 
 /// When Redis brings its file to the disk, as in most installations.
 pub(crate) const FSYNC: &str = "everysec";
@@ -114,7 +114,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts one on the queue `queue` and waits until it is ready. Its log is in
-    /// `target/bench`.
+    /// `target/bench/logs`.
     pub(crate) fn start(redis: &Redis, queue: &str, settings: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tillroll"));
         for (name, _) in std::env::vars_os() {
@@ -135,7 +135,7 @@ impl Worker {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut server = Server(child.spawn().unwrap());
         let mut said = BufReader::new(server.0.stderr.take().unwrap());
-        let log = out().join(format!("speed-{queue}.log"));
+        let log = log(queue);
         let mut kept = std::fs::File::create(&log).unwrap();
         let (tell, told) = sync_channel(1);
         std::thread::spawn(move || {

@@ -23,7 +23,9 @@ async function work() {
     const page = await browser.newPage();
     try {
       await page.setContent(job.data.html, { waitUntil: 'load' });
-      const pdf = await page.pdf({ width: '80mm', height: '297mm', printBackground: true });
+      // Untagged, as the others print it.
+      const paper = { width: '80mm', height: '297mm', printBackground: true, tagged: false };
+      const pdf = await page.pdf(paper);
       await replies.lpush(`bench:reply:${job.data.id}`, Buffer.from(pdf));
     } finally {
       await page.close();
