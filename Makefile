@@ -73,6 +73,11 @@ demo: ## Render the fixtures of three tenants through a queue: target/demo/
 	$(CARGO) build $(LOCKED) --release
 	scripts/demo
 
+.PHONY: bench
+bench: ## Ten minutes: throughput, latency, memory beside their goals and what others do: target/bench/
+	@scripts/install-deps bench
+	$(CARGO) bench $(LOCKED) --bench speed
+
 .PHONY: demo-survive
 demo-survive: ## A flood inside 1 GiB and 512 MiB, beside what others do (root or sudo; at most 25 minutes)
 	@scripts/install-deps demo

@@ -1,0 +1,242 @@
+//! A Redis with an append-only file, the release binary on it, and a producer that
+//! takes every reply.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use redis::{Client, Commands, Connection};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::documents::Document;
+use crate::report::log;
+
+/// When Redis brings its file to the disk, as in most installations.
+pub(crate) const FSYNC: &str = "everysec";
+/// The longest that anything here is waited for, in seconds.
+const PATIENCE: f64 = 120.0;
+/// Ids and queues so far: none is used twice.
+static NUMBERS: AtomicUsize = AtomicUsize::new(0);
+/// Settings of all workers, `KEY=VALUE`, from the command line.
+static SETTINGS: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Has every worker started with these.
+pub(crate) fn set(settings: Vec<String>) {
+    SETTINGS.set(settings).unwrap();
+}
+
+/// What `key` is set to, if it is.
+pub(crate) fn setting(key: &str) -> Option<&'static str> {
+    let all = SETTINGS.get().map(Vec::as_slice).unwrap_or_default();
+    all.iter().find_map(|setting| setting.strip_prefix(key)?.strip_prefix('='))
+}
+
+pub(crate) fn number() -> usize {
+    NUMBERS.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A child that is told to stop when it is dropped, and killed if it does not.
+pub(crate) struct Server(pub(crate) Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(self.0.id().try_into().unwrap()).unwrap();
+        // It may have ended by itself.
+        if self.0.try_wait().unwrap().is_some() || kill_process(pid, Signal::TERM).is_err() {
+            return;
+        }
+        let patience = Instant::now() + Duration::from_secs(10);
+        while self.0.try_wait().unwrap().is_none() {
+            if Instant::now() > patience {
+                self.0.kill().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// A Redis of our own. Its file is written anew when it has doubled, as by default.
+pub(crate) struct Redis {
+    pub(crate) url: String,
+    pub(crate) socket: PathBuf,
+    server: Server,
+    dir: tempfile::TempDir,
+}
+
+impl Redis {
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("redis.sock");
+        let server = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", FSYNC])
+            .arg("--unixsocket")
+            .arg(&socket)
+            .arg("--dir")
+            .arg(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-server is needed: scripts/install-deps run");
+        let mut server = Server(server);
+        let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
+        let sign = "eady to accept connections";
+        while !lines.next().expect("Redis ended before it was ready").unwrap().contains(sign) {}
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { url: format!("unix://{}", socket.display()), socket, server, dir }
+    }
+
+    pub(crate) fn connect(&self) -> Connection {
+        Client::open(self.url.as_str()).unwrap().get_connection().unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.0.id()
+    }
+
+    pub(crate) fn version(&self) -> String {
+        let info: String = redis::cmd("INFO").arg("server").query(&mut self.connect()).unwrap();
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        version.unwrap_or_default().to_owned()
+    }
+}
+
+/// The program under test, with a queue of its own.
+pub(crate) struct Worker {
+    server: Server,
+    pub(crate) queue: String,
+    /// From its start until it said that it was ready.
+    pub(crate) ready: Duration,
+}
+
+impl Worker {
+    /// Starts one on the queue `queue` and waits until it is ready. Its log is in
+    /// `target/bench/logs`.
+    pub(crate) fn start(redis: &Redis, queue: &str, settings: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tillroll"));
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("TILLROLL_") || name == "REDIS_URL" {
+                command.env_remove(&*name);
+            }
+        }
+        command.args(["worker", "--redis", &redis.url, "--queue", queue]);
+        let state = format!("state.dir={}", redis.dir.path().join("state").display());
+        for setting in ["http.listen=", "drain.timeout=1s", &state].iter().chain(settings) {
+            command.args(["--set", setting]);
+        }
+        for setting in SETTINGS.get().into_iter().flatten() {
+            command.args(["--set", setting]);
+        }
+        let began = Instant::now();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut server = Server(child.spawn().unwrap());
+        let mut said = BufReader::new(server.0.stderr.take().unwrap());
+        let log = log(queue);
+        let mut kept = std::fs::File::create(&log).unwrap();
+        let (tell, told) = sync_channel(1);
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while said.read_line(&mut line).is_ok_and(|count| count > 0) {
+                kept.write_all(line.as_bytes()).unwrap();
+                if line.contains(" ready ") {
+                    tell.send(Instant::now()).unwrap();
+                    break;
+                }
+                line.clear();
+            }
+            std::io::copy(&mut said, &mut kept).unwrap_or_default();
+        });
+        let ready = told.recv_timeout(Duration::from_secs(30));
+        let ready = ready.unwrap_or_else(|_| panic!("no worker: see {}", log.display()));
+        Self { server, queue: queue.to_owned(), ready: ready - began }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.server.0.id()
+    }
+
+    pub(crate) fn client(&self, redis: &Redis) -> Producer {
+        Producer { redis: redis.connect(), queue: self.queue.clone() }
+    }
+}
+
+/// An app server: pushes jobs and takes replies.
+pub(crate) struct Producer {
+    pub(crate) redis: Connection,
+    queue: String,
+}
+
+impl Producer {
+    /// A producer of jobs for a worker that is still to come.
+    pub(crate) fn of(redis: &Redis, queue: &str) -> Self {
+        Self { redis: redis.connect(), queue: queue.to_owned() }
+    }
+
+    pub(crate) fn key(&self, rest: &str) -> String {
+        format!("tillroll:{{{}}}:{rest}", self.queue)
+    }
+
+    /// Pushes one job and says its name.
+    pub(crate) fn push(&mut self, document: &Document, tenant: &str) -> String {
+        let id = format!("r-{}", number());
+        let inbox = self.key("in");
+        let _: i64 = self.redis.lpush(inbox, document.element(tenant, &id, "")).unwrap();
+        format!("{tenant}/{id}")
+    }
+
+    /// Takes the reply of a job, which must be a PDF; says how many bytes it had.
+    pub(crate) fn take(&mut self, name: &str) -> usize {
+        let reply: Option<(String, Vec<u8>)> =
+            self.redis.blpop(self.key(&format!("reply:{name}")), PATIENCE).unwrap();
+        let (_, reply) = reply.unwrap_or_else(|| panic!("no reply for {name} in {PATIENCE} s"));
+        let end = reply.iter().position(|byte| *byte == b'\n').unwrap_or(reply.len());
+        let line = String::from_utf8_lossy(&reply[..end]);
+        assert!(line.contains("\"status\":\"done\""), "{line}");
+        assert!(reply[end..].starts_with(b"\n%PDF"), "{line}");
+        reply.len()
+    }
+
+    /// From push to reply.
+    pub(crate) fn one(&mut self, document: &Document, tenant: &str) -> Duration {
+        let began = Instant::now();
+        let name = self.push(document, tenant);
+        self.take(&name);
+        began.elapsed()
+    }
+
+    /// So many jobs of so many tenants, the documents in turn, all pushed at once; until
+    /// the last reply is taken.
+    pub(crate) fn backlog(
+        &mut self,
+        documents: &[Document],
+        jobs: usize,
+        tenants: usize,
+    ) -> Duration {
+        let inbox = self.key("in");
+        let names: Vec<(String, String)> = (0..jobs)
+            .map(|job| (format!("tenant-{}", job % tenants), format!("r-{}", number())))
+            .collect();
+        let element = |at: usize| {
+            // Each tenant has all kinds of documents.
+            let document = &documents[at / tenants % documents.len()];
+            document.element(&names[at].0, &names[at].1, "")
+        };
+        let elements: Vec<Vec<u8>> = (0..jobs).map(element).collect();
+        let began = Instant::now();
+        for part in elements.chunks(100) {
+            let mut pushes = redis::pipe();
+            for element in part {
+                pushes.lpush(&inbox, &element[..]).ignore();
+            }
+            pushes.exec(&mut self.redis).unwrap();
+        }
+        for (tenant, id) in &names {
+            self.take(&format!("{tenant}/{id}"));
+        }
+        began.elapsed()
+    }
+}
