@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::BROWSER_BYTES;
 use super::control::{Control, Order, Policy};
+use super::deference::Deference;
 use super::ladder::FAT;
 use super::live::{Asked, Footprint, Waiting};
 use super::predictor::{Kind, Predictor};
@@ -108,6 +109,8 @@ pub(super) struct State {
     /// Whether the sampling thread sleeps long.
     pub(super) slow: bool,
     pub(super) last_left: Instant,
+    /// Whether browsers step aside for everybody.
+    pub(super) deference: Deference,
 }
 
 /// Something to be done by the [`Hands`](super::live::Hands).
@@ -138,6 +141,7 @@ impl State {
             share: share.map_err(|error| unshared(&error)),
             slow: false,
             last_left: Instant::now(),
+            deference: Deference::default(),
         }
     }
 
@@ -240,6 +244,9 @@ impl State {
             return keep;
         };
         job.left = true;
+        if let Some((began, _)) = job.began {
+            self.deference.ended(began.elapsed(), now);
+        }
         let kind = Kind::new(&job.asked.tenant, &job.asked.features);
         let (markup, predicted, base, began) =
             (job.asked.features.markup, job.needs, job.base, job.began);
@@ -255,6 +262,13 @@ impl State {
             self.predictor.observe(&kind, peak);
         }
         keep
+    }
+
+    /// Whether browsers are to be idle to the scheduler now.
+    pub(super) fn steps_aside(&mut self, now: Duration) -> bool {
+        let rendering = self.jobs.values().filter(|job| job.entered && !job.left);
+        let oldest = rendering.filter_map(|job| Some(job.began?.0.elapsed())).max();
+        self.deference.look(oldest, now)
     }
 
     /// The idle context that the renderer would choose for a tenant.

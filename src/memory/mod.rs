@@ -80,6 +80,7 @@ mod cgroup;
 pub mod change;
 pub mod concurrency;
 pub mod control;
+pub mod deference;
 pub mod document;
 mod entry;
 pub mod fence;

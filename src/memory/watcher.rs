@@ -160,7 +160,11 @@ impl Eyes {
                 }
                 let mut deeds = state.plan(&orders);
                 deeds.extend(state.fat_idle(at));
+                let aside = state.steps_aside(at);
                 drop(state);
+                if let Some(fences) = live.fences() {
+                    fences.step_aside(aside);
+                }
                 live.perform(&deeds);
                 live.tell();
             }

@@ -17,7 +17,9 @@
 //! kill by itself. Nothing in a fence is swapped out.
 //!
 //! The CPU weight is that of one thread for each core at the browsers' niceness:
-//! within a group of their own, niceness says nothing to those outside.
+//! within a group of their own, niceness says nothing to those outside. Under load they
+//! are *idle* to the scheduler instead, as long as that costs them nothing
+//! ([`deference`](super::deference)).
 //!
 //! A process that the kernel kills in a fence was killed at the fence's own limit, or at
 //! one above it, or because the machine had none left. In version 2 the fence counts the
@@ -34,6 +36,7 @@
 //! limit cannot be written, and the old one stands; a group cannot be removed, and
 //! is tried again, by this worker or by the next one.
 
+mod cores;
 mod ground;
 
 use std::fs;
@@ -41,6 +44,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use cores::Cores;
 
 use super::Governor;
 use super::cgroup::{self, Version};
@@ -57,8 +62,6 @@ const TRIES: u64 = 16;
 /// Processes and threads in one fence: a context has about 15, a browser 80, and
 /// there are at most 256 contexts.
 const TASKS: u64 = 8192;
-/// The weight of a thread whose niceness is 0, in version 1.
-const SHARES: f64 = 1024.0;
 
 /// What bounds the fences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +143,7 @@ struct Group {
     memory: PathBuf,
     /// Of the same name, in other hierarchies: for cores, for tasks.
     beside: Vec<PathBuf>,
+    cores: Option<Cores>,
     limit: AtomicU64,
     counted: Mutex<Counted>,
     /// What was killed in it, once it is gone.
@@ -235,6 +239,7 @@ impl Fences {
             version,
             memory,
             beside: Vec::new(),
+            cores: None,
             limit: AtomicU64::new(0),
             counted: Mutex::default(),
             ended: OnceLock::new(),
@@ -254,8 +259,11 @@ impl Fences {
             }
         };
         if let Some((version, base)) = &shared.cpu {
-            match weigh(*version, &base.join(&name), shared.weight) {
-                Ok(()) => beside(base.join(&name)),
+            match Cores::new(*version, base.join(&name), shared.weight) {
+                Ok(cores) => {
+                    beside(cores.dir().to_owned());
+                    group.cores = Some(cores);
+                }
                 Err(error) => tracing::warn!(%error, "a browser goes without a CPU weight"),
             }
         }
@@ -295,6 +303,15 @@ impl Fences {
         drop(state);
         if let Some(error) = failed.filter(|_| news) {
             tracing::warn!(%error, "a browser's fence cannot be moved; it stands where it was");
+        }
+    }
+
+    /// Has browsers get only what nobody else wants of the cores, or their weight.
+    pub fn step_aside(&self, idle: bool) {
+        let groups: Vec<_> =
+            self.shared.state().standing.iter().filter_map(Weak::upgrade).collect();
+        for cores in groups.iter().filter_map(|group| group.cores.as_ref()) {
+            cores.step_aside(idle);
         }
     }
 
@@ -503,16 +520,6 @@ impl Reached {
         let own = self.own.saturating_sub(then.own);
         own >= TRIES || own > self.above.saturating_sub(then.above)
     }
-}
-
-/// Makes a group with `weight` times the weight of a thread whose niceness is 0.
-fn weigh(version: Version, dir: &Path, weight: f64) -> io::Result<()> {
-    let (file, whole, bounds) = match version {
-        Version::One => ("cpu.shares", SHARES, 2.0..=262_144.0),
-        Version::Two => ("cpu.weight", 100.0, 1.0..=10_000.0),
-    };
-    let value = (weight * whole).round().clamp(*bounds.start(), *bounds.end());
-    put(dir, file, &format!("{value:.0}"))
 }
 
 /// Writes a value of a group, which is made if it is not there yet.
