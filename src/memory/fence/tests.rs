@@ -114,6 +114,34 @@ fn a_limit_on_tasks_goes_with_its_fence_and_is_not_missed_where_there_can_be_non
 }
 
 #[test]
+fn browsers_step_aside_and_have_their_own_weight_again() {
+    for (tree, dir, file, weight) in [
+        (Tree::hybrid(), "sys/fs/cgroup/cpu/tillroll-77-1", "cpu.shares", 220),
+        (Tree::v2("cpu memory\n", "77\n"), "sys/fs/cgroup/app/tillroll-77-1", "cpu.weight", 21),
+    ] {
+        let fences = tree.prepare().unwrap();
+        let _fence = fences.raise().unwrap();
+        let (idle, weighed) = (format!("{dir}/cpu.idle"), format!("{dir}/{file}"));
+        fences.step_aside(false);
+        assert!(!tree.at(&idle).exists(), "it is weighed from the start");
+        fences.step_aside(true);
+        assert_eq!(tree.text(&idle), "1");
+        // What the kernel does to a group that is idle no more.
+        tree.file(&weighed, "1");
+        fences.step_aside(true);
+        assert_eq!(tree.number(&weighed), 1, "nothing is new");
+        fences.step_aside(false);
+        assert_eq!((tree.text(&idle).as_str(), tree.number(&weighed)), ("0", weight));
+        // A kernel that has no such file, and a group in which none can be made.
+        fs::remove_file(tree.at(&idle)).unwrap();
+        fs::create_dir(tree.at(&idle)).unwrap();
+        fences.step_aside(true);
+        fences.step_aside(false);
+        assert_eq!(tree.number(&weighed), weight);
+    }
+}
+
+#[test]
 fn in_version_2_the_worker_moves_aside_with_what_it_started() {
     let tree = Tree::v2("cpu memory pids\n", "77\n78\n");
     let own = "sys/fs/cgroup/app";
