@@ -83,8 +83,9 @@ fn alone(document: &Document) -> (Duration, f64) {
     let (html, pdf) = (place("document.html"), place("document.pdf"));
     std::fs::write(&html, with_paper(&document.html)).unwrap();
     let began = Instant::now();
+    // Untagged, as the worker prints it.
     let mut child = Command::new(pipe::engine().path)
-        .args(["--headless", "--disable-gpu", "--no-pdf-header-footer"])
+        .args(["--headless", "--disable-gpu", "--no-pdf-header-footer", "--disable-pdf-tagging"])
         .args(rustix::process::geteuid().is_root().then_some("--no-sandbox"))
         .arg(format!("--user-data-dir={}", place("profile").display()))
         .arg(format!("--print-to-pdf={}", pdf.display()))

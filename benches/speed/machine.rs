@@ -100,7 +100,9 @@ impl Peak {
             let (stop, all, renderer) =
                 (Arc::clone(&stop), Arc::clone(&all), Arc::clone(&renderer));
             move || {
-                while !stop.load(Ordering::Relaxed) {
+                loop {
+                    // The last look is at those that came a moment ago, too.
+                    let last = stop.load(Ordering::Relaxed);
                     // Who is there takes longer to find out than what they hold.
                     let processes = tree(pid);
                     for _ in 0..LOOKS {
@@ -113,6 +115,9 @@ impl Peak {
                             }
                         }
                         all.fetch_max(sum, Ordering::Relaxed);
+                        if last {
+                            return;
+                        }
                         std::thread::sleep(Duration::from_millis(10));
                     }
                 }

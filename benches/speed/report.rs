@@ -21,8 +21,8 @@ impl Goal {
 
     fn text(self, unit: &str) -> String {
         match self {
-            Self::AtLeast(least) => format!("at least {} {unit}", number(least)),
-            Self::AtMost(most) => format!("at most {} {unit}", number(most)),
+            Self::AtLeast(least) => format!("at least {}", amount(least, unit)),
+            Self::AtMost(most) => format!("at most {}", amount(most, unit)),
         }
     }
 }
@@ -47,7 +47,7 @@ impl Report {
 
     /// A figure without a goal; `seen` says what else there is to know.
     pub(crate) fn figure(&mut self, what: &str, value: f64, unit: &str, seen: &str) {
-        println!("| {what} | {} {unit} | | | {seen} |", number(value));
+        println!("| {what} | {} | | | {seen} |", amount(value, unit));
         self.keep(what, json!({ "value": value, "unit": unit, "seen": seen }));
     }
 
@@ -55,13 +55,13 @@ impl Report {
     pub(crate) fn goal(&mut self, what: &str, value: f64, unit: &str, goal: Goal, seen: &str) {
         let (reached, text) = (goal.is_reached(value), goal.text(unit));
         let mark = if reached { "reached" } else { "MISSED" };
-        println!("| {what} | {} {unit} | {text} | {mark} | {seen} |", number(value));
+        println!("| {what} | {} | {text} | {mark} | {seen} |", amount(value, unit));
         if !reached {
-            let place = format!("{}: {what}: {} {unit}, {text}", self.section, number(value));
+            let place = format!("{}: {what}: {}, {text}", self.section, amount(value, unit));
             self.missed.push(place);
         }
         let figure = json!({
-            "value": value, "unit": unit, "goal": text.trim(), "reached": reached, "seen": seen,
+            "value": value, "unit": unit, "goal": text, "reached": reached, "seen": seen,
         });
         self.keep(what, figure);
     }
@@ -107,6 +107,11 @@ pub(crate) fn log(name: &str) -> PathBuf {
     let dir = out().join("logs");
     std::fs::create_dir_all(&dir).unwrap();
     dir.join(format!("{name}.log"))
+}
+
+fn amount(value: f64, unit: &str) -> String {
+    let space = if unit.is_empty() { "" } else { " " };
+    format!("{}{space}{unit}", number(value))
 }
 
 /// Three digits that count.
