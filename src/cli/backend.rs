@@ -23,20 +23,20 @@ pub(super) enum Backend {
 }
 
 impl Backend {
-    /// Finds what is needed and starts it, with at most `contexts` warm pages, and
-    /// with fences around its browsers where there can be any.
+    /// Finds what is needed and starts it, with at most `contexts` warm pages, of which
+    /// `spares` are made ready ahead, and with fences around its browsers where there can be any.
     /// Needs a runtime.
     ///
     /// # Errors
     /// Where there is no engine, no jail, or no thread to launch from.
     pub(super) fn start(
         session: &Session,
-        contexts: usize,
+        (contexts, spares): (usize, usize),
         fences: Option<Arc<dyn Fences>>,
     ) -> Result<Self, Failure> {
         match session.loaded.config.renderer.kind {
             RendererKind::Chromium => {
-                Ok(Self::Chromium(Arc::new(parts::pool(session, contexts, fences)?)))
+                Ok(Self::Chromium(Arc::new(parts::pool(session, (contexts, spares), fences)?)))
             }
             RendererKind::Null => {
                 tracing::warn!(remedy = null::REMEDY, "renderer.kind = null: {}", null::NOTICE);

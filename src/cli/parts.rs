@@ -235,7 +235,7 @@ pub(super) fn search(session: &Session) -> Search {
 /// Where there is no engine, no jail, or no thread to launch from.
 pub(super) fn pool(
     session: &Session,
-    contexts: usize,
+    (contexts, spares): (usize, usize),
     fences: Option<Arc<dyn Fences>>,
 ) -> Result<Pool, Failure> {
     let renderer = &session.loaded.config.renderer;
@@ -304,7 +304,7 @@ pub(super) fn pool(
         },
         files: Files::of_system(search(session)),
         look_every: renderer.look_every,
-        spares: renderer.spares.get(),
+        spares,
     }))
 }
 

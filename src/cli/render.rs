@@ -62,7 +62,7 @@ pub fn run(args: &Args, session: &Session) -> Result<(), Failure> {
     };
     let governor = parts::plain_governor(session)?;
     super::runtime()?.block_on(async {
-        let backend = Backend::start(session, governor.plan().slots, None)?;
+        let backend = Backend::start(session, (governor.plan().slots, 0), None)?;
         let result = match backend.ready().await {
             Ok(()) => all(&backend, &governor, documents, &options, &assets).await,
             Err(failure) => Err(failure),

@@ -126,7 +126,8 @@ async fn serve(
         .await
         .map_err(|error| Failure::of_redis("connecting to Redis", &error))?;
     let fences = parts::fences(session, &governor);
-    let backend = Backend::start(session, governor.plan().contexts, fences)?;
+    let spares = session.loaded.config.renderer.spares.get();
+    let backend = Backend::start(session, (governor.plan().contexts, spares), fences)?;
     // Whatever goes wrong from here on: no browser may be left behind.
     let outcome = match backend.ready().await {
         Ok(()) => work(session, id, queue, &backend, governor, stop, listening).await,

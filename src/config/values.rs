@@ -520,7 +520,7 @@ mod tests {
         assert_eq!(Concurrency::Fixed(6).excess(2), None);
         assert_eq!(Concurrency::Auto.excess(1), None);
         let many = Concurrency::Fixed(64).excess(1).unwrap();
-        assert!(many.contains("is 64 with 1 core:") && many.contains("or to 2"), "{many}");
+        assert!(many.contains("is 64 with 1 core:") && many.contains("or to 3"), "{many}");
         for wrong in ["0", "-1", "513", "many", ""] {
             assert!(Concurrency::parse(wrong).is_err(), "{wrong}");
         }

@@ -27,6 +27,11 @@ use super::verdicts::Verdicts;
 const RESTS: Duration = Duration::from_millis(500);
 /// From here on it is trimmed at once, in bytes.
 const VERY_FAT: u64 = 2 * FAT;
+/// While nothing is rendered, from here on at once: the cores are free.
+const STOUT: u64 = 40 << 20;
+/// Whatever an idle context has beyond what a collection leaves it goes after this.
+const LONG_REST: Duration = Duration::from_secs(2);
+const LEAN: u64 = 24 << 20;
 /// A ticket that was given up before its context was opened is remembered so long.
 const ABANDONED: Duration = Duration::from_secs(10);
 
@@ -447,10 +452,11 @@ impl State {
     }
 
     /// Idle contexts that documents left large: they are trimmed without pressure too.
-    /// One that is used again and again is left alone, since its next job would wait
-    /// for the collection; its engine collects by itself.
+    /// Under load one that is used again and again is left alone, since its next job
+    /// would wait for the collection; its engine collects by itself.
     pub(super) fn fat_idle(&mut self, now: Duration) -> Vec<Deed> {
-        let fat = self.contexts.iter_mut().filter(|(_, held)| held.is_to_be_trimmed(now));
+        let leisure = !self.jobs.values().any(|job| !job.left);
+        let fat = self.contexts.iter_mut().filter(|(_, held)| held.is_to_be_trimmed(leisure, now));
         fat.map(|(context, held)| {
             held.trimmed = true;
             Deed::Trim(*context)
@@ -523,9 +529,15 @@ impl Job {
 }
 
 impl Held {
-    pub(super) fn is_to_be_trimmed(&self, now: Duration) -> bool {
-        let rests = now.saturating_sub(self.since) >= RESTS || self.used > VERY_FAT;
-        self.state == Use::Idle { reserved: None } && self.used > FAT && rests && !self.trimmed
+    pub(super) fn is_to_be_trimmed(&self, leisure: bool, now: Duration) -> bool {
+        let rest = now.saturating_sub(self.since);
+        let is_due = match self.used {
+            used if used > VERY_FAT => true,
+            used if used > FAT && rest >= RESTS => true,
+            used if used > STOUT && leisure => true,
+            used => used > LEAN && rest >= LONG_REST,
+        };
+        self.state == Use::Idle { reserved: None } && !self.trimmed && is_due
     }
 
     pub(super) fn footprint(&self) -> Footprint {

@@ -382,7 +382,7 @@ impl Live {
 }
 
 #[test]
-fn a_fat_context_is_trimmed_once_it_rests_and_a_very_fat_one_at_once() {
+fn contexts_are_trimmed_once_they_rest_and_very_fat_ones_at_once() {
     let left = Duration::from_secs(9);
     let held = |mib, state, trimmed| Held {
         tenant: "acme".into(),
@@ -395,13 +395,16 @@ fn a_fat_context_is_trimmed_once_it_rests_and_a_very_fat_one_at_once() {
         turn: 1,
     };
     let idle = Use::Idle { reserved: None };
-    let after = |held: Held, ms| held.is_to_be_trimmed(left + Duration::from_millis(ms));
+    let after = |held: Held, ms| held.is_to_be_trimmed(false, left + Duration::from_millis(ms));
+    let at_leisure = |mib| held(mib, idle, false).is_to_be_trimmed(true, left);
     assert!(!after(held(120, idle, false), 100), "its next job would wait for it");
     assert!(after(held(120, idle, false), 500));
     assert!(after(held(300, idle, false), 0));
     assert!(!after(held(300, idle, true), 500), "once is enough");
     assert!(!after(held(300, Use::Busy(JobId(1)), false), 500));
-    assert!(!after(held(80, idle, false), 9_000));
+    assert!(!after(held(80, idle, false), 1_999) && after(held(80, idle, false), 2_000));
+    assert!(!after(held(24, idle, false), 9_000), "that is what a collection leaves");
+    assert!(at_leisure(41) && !at_leisure(40), "nothing else wants the cores");
 }
 
 /// Two workers in control groups of their own, below one that leaves `free` MiB to both.

@@ -46,7 +46,7 @@ pub(super) async fn check(session: &Session) -> Vec<Finding> {
 async fn look(session: &Session) -> Seen {
     let jailed = session.loaded.config.renderer.jail == values::Jail::Bwrap;
     let mut seen = Seen { jailed, ..Seen::default() };
-    let pool = match parts::pool(session, 1, None) {
+    let pool = match parts::pool(session, (1, 0), None) {
         Ok(pool) => pool,
         Err(failure) => {
             seen.no_browser = Some((failure.why, failure.fix));

@@ -188,7 +188,7 @@ fn calibrated(args: &Args, session: &Session) -> Result<Measured, Failure> {
             let fix = "raise the limit on open files (ulimit -n)";
             Failure::new(Exit::Unexpected, "listening for signals", error, fix)
         })?;
-        let pool = Arc::new(parts::pool(session, plan.contexts, None)?);
+        let pool = Arc::new(parts::pool(session, (plan.contexts, 0), None)?);
         let bar = progress(effort.total);
         let work = async {
             parts::ready(&pool).await?;
