@@ -206,7 +206,7 @@ impl Rig {
             processes,
             zombies,
             strays: renderers.abs_diff(contexts),
-            files: entries(&format!("/proc/{pid}/fd"), |_| true) - 2 * renderers,
+            files: entries(&format!("/proc/{pid}/fd"), |_| true) - 3 * renderers,
             threads: entries(&format!("/proc/{pid}/task"), |_| true),
             tasks: tasks.unwrap().parse().unwrap(),
             connections: clients.unwrap().trim().parse::<usize>().unwrap(),
