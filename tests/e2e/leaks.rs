@@ -32,8 +32,8 @@ struct Held {
     zombies: usize,
     /// Renderers without a context, or contexts without a renderer.
     strays: usize,
-    /// Descriptors of the worker, but for two of each renderer: a handle on it, and
-    /// what is read of its memory.
+    /// Descriptors of the worker, but for three of each renderer: a handle on it, the
+    /// same to be told of its end, and what is read of its memory.
     files: usize,
     threads: usize,
     tasks: usize,
