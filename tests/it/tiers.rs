@@ -83,7 +83,7 @@ fn each_tier_fits_its_machine_and_does_its_work_there() {
         if let Some(limit) = plan["machine"]["limit_bytes"].as_f64() {
             assert!(limit + reserve <= free, "{tier}: limit and reserve are more than is free");
         }
-        let slots = number("machine", "cpus") + 1.0;
+        let slots = number("machine", "cpus") * 3.0;
         assert!((number("capacity", "renders_at_once") - slots).abs() < 0.1, "{tier}: {plan:#}");
         assert!(number("capacity", "warm_tenants") >= 10.0, "{tier}: {plan:#}");
         assert!(number("capacity", "largest_rows") >= 1_000.0, "{tier}: {plan:#}");
