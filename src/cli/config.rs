@@ -162,7 +162,15 @@ fn in_force(session: &Session, key: &Key) -> Result<Vec<(String, String, String)
     let known = super::runtime()?.block_on(async {
         let queue = parts::queue(session, "config").await?;
         workers::known(session, &queue).await
-    })?;
+    });
+    let known = match known {
+        Ok(known) => known,
+        // What a worker would start with is known without it.
+        Err(failure) => {
+            tracing::warn!(%failure, "what running workers use is not known");
+            return Ok(Vec::new());
+        }
+    };
     let alive = known.iter().filter(|worker| worker.alive);
     let settings = alive.filter_map(|worker| {
         let (value, configured) = worker.setting(key.name)?;

@@ -244,7 +244,7 @@ impl State {
         let Some(job) = job.filter(|job| job.entered && !job.left) else {
             // Nobody asked for it: what it holds is known from now on.
             if keep {
-                self.control.opened(context, seen.unwrap_or(0));
+                self.control.spare(context, seen.unwrap_or(0));
             }
             return keep;
         };

@@ -73,7 +73,8 @@ impl Concurrency {
     /// Changes the most; a lower one acts at once, a higher one is climbed to.
     pub fn set_most(&mut self, most: usize) {
         self.most = most.max(1);
-        self.slots = self.slots.min(self.most);
+        let least = (self.cores + 1).min(self.most);
+        self.slots = self.slots.clamp(least, self.most);
     }
 
     /// A render of a document of `markup` bytes took so long beside `running - 1`
@@ -208,5 +209,7 @@ mod tests {
         assert_eq!(bound.slots(), 2);
         bound.set_most(0);
         assert_eq!(bound.slots(), 1);
+        bound.set_most(9);
+        assert_eq!(bound.slots(), 5, "the cores and one more at once, the rest by and by");
     }
 }

@@ -349,9 +349,14 @@ impl Control {
         self.ledger.moved(job);
     }
 
-    /// A context was opened ahead of any job.
+    /// A context is idle, and kept for nobody any more.
     pub fn opened(&mut self, context: ContextId, used: u64) {
         self.ledger.opened(context, used);
+    }
+
+    /// A context was made ready ahead of any job: the first to be closed.
+    pub fn spare(&mut self, context: ContextId, used: u64) {
+        self.ledger.spare(context, used);
     }
 
     /// An idle context died or was closed without an order.

@@ -407,7 +407,7 @@ impl Ledger {
         }
     }
 
-    /// A context was opened ahead of any job.
+    /// A context is idle, and kept for nobody any more.
     pub fn opened(&mut self, context: ContextId, used: u64) {
         self.idle.retain(|idle| idle.context != context);
         self.idle.push(Idle { context, used, trimmed: false });

@@ -302,6 +302,15 @@ fn idle_contexts_are_trimmed_once_and_closed_least_recently_used_first() {
 }
 
 #[test]
+fn what_was_made_ready_ahead_is_closed_first() {
+    let mut ledger = ledger(500);
+    ledger.opened(ContextId(1), 40 * MIB);
+    ledger.spare(ContextId(2), 40 * MIB);
+    ledger.opened(ContextId(3), 40 * MIB);
+    assert_eq!(ledger.to_close(50 * MIB, None, at(0)), [ContextId(2), ContextId(1)]);
+}
+
+#[test]
 fn what_is_being_closed_is_not_closed_for_twice_nor_killed_for() {
     let mut ledger = ledger(400);
     for context in 1..=3 {

@@ -230,10 +230,12 @@ impl Live {
         fits.now > 0 || fits.without_idle > 0
     }
 
-    /// Whether a context may be opened that no job has asked for.
+    /// Whether a context may be opened that no job has asked for: never while a job waits
+    /// for memory.
     #[must_use]
     pub fn has_room_to_spare(&self) -> bool {
-        self.state().control.can_spare()
+        let state = self.state();
+        !state.jobs.values().any(Job::waits) && state.control.can_spare()
     }
 
     /// The most that may render at once.
@@ -378,6 +380,14 @@ impl Live {
         self.shared.room.send_if_modified(|now| std::mem::replace(now, room) != room);
     }
 
+    /// Has the sampling thread look now, where it was `asleep`.
+    fn wake(&self, asleep: bool) {
+        // A full channel has been kicked already; a closed one has no thread any more.
+        if asleep && self.shared.kick.try_send(()).is_err() {
+            tracing::trace!("the sampling thread is awake");
+        }
+    }
+
     /// Carries out what [`State::plan`] made of orders.
     pub(super) fn perform(&self, deeds: &[Deed]) {
         let Some(hands) = self.shared.hands.get() else { return };
@@ -410,7 +420,11 @@ impl Live {
         let now = self.now();
         let mut state = self.state();
         let keep = state.left(job, context, sound, seen, now);
+        // One that no job asked for is opened while the thread sleeps, and is to be seen
+        // before what it took is promised.
+        let asleep = std::mem::take(&mut state.slow);
         drop(state);
+        self.wake(asleep);
         self.tell();
         keep
     }
@@ -467,10 +481,7 @@ impl Ticket {
         drop(state);
         live.perform(&deeds);
         live.tell_room();
-        // A full channel has been kicked already; a closed one has no thread any more.
-        if kick && live.shared.kick.try_send(()).is_err() {
-            tracing::trace!("the sampling thread is awake");
-        }
+        live.wake(kick);
         answer
     }
 

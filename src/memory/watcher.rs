@@ -169,6 +169,10 @@ impl Eyes {
                 live.tell();
             }
             Err(error) => {
+                // Nobody looks whether it costs them anything.
+                if let Some(fences) = live.fences() {
+                    fences.step_aside(false);
+                }
                 if !std::mem::replace(&mut self.blind, true) {
                     tracing::warn!(%error, "memory cannot be measured; the last figures stand");
                 }

@@ -124,6 +124,7 @@ impl Busy {
         let held = self.held.take();
         if let Some((warm, _)) = &held {
             self.shared.busy(|busy| busy.remove(&warm.number));
+            self.shared.counters(|counters| counters.last_left = Some(Instant::now()));
         }
         held
     }
@@ -133,7 +134,6 @@ impl Busy {
         let Some((mut warm, place)) = self.take() else { return };
         let (number, died) = (warm.number, warm.context.crashed().clone());
         warm.jobs = warm.jobs.saturating_add(1);
-        self.shared.counters(|counters| counters.last_left = Some(Instant::now()));
         let stays = warm.manner.is_kept() && !self.shared.stop.is_cancelled() && warm.is_sound();
         let replaced = self.shared.counters(|counters| counters.replaced);
         let leaves =

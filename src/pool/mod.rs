@@ -267,7 +267,12 @@ impl Render for Pool {
     }
 
     fn watched_by(&self, watch: Arc<dyn Watch>) -> bool {
-        self.shared.watch.set(watch)
+        let first = self.shared.watch.set(watch);
+        if first {
+            // What was made ready before is not known there, and could not be ordered to go.
+            self.shared.drop_idle();
+        }
+        first
     }
 
     fn launches_for(&self, rules: Rules) -> bool {
@@ -491,7 +496,7 @@ impl Shared {
         self.readiness.send_if_modified(|now| std::mem::replace(now, readiness) != *now);
     }
 
-    /// Gives up all idle contexts; their browsers are about to be ended.
+    /// Gives up all idle contexts.
     fn drop_idle(self: &Arc<Self>) {
         let idle = self.contexts(Contexts::drain);
         for warm in idle {

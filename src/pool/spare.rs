@@ -81,9 +81,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// Whether no job has a context.
+    /// Whether no job has a context or has one opened, and none is being closed.
     fn is_idle(&self) -> bool {
-        self.busy(|busy| busy.is_empty())
+        self.contexts(|contexts| contexts.alive() == contexts.idle())
     }
 
     /// When it will have rested long enough, if nothing comes.
@@ -96,19 +96,26 @@ impl Shared {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         let nobody: Arc<str> = NOBODY.into();
         let mut warm = self.open_spare(deadline).await?;
-        if let Some(watch) = self.watch.get() {
-            // Of no job: what it holds counts as an idle context's from here on.
-            watch.entered(0, warm.number, &nobody, warm.context.renderer_pid());
-        }
+        // Of no job: what it holds counts as an idle context's from here on.
+        let pid = warm.context.renderer_pid();
+        let told = self.watch.get().inspect(|w| w.entered(0, warm.number, &nobody, pid)).is_some();
         if let Err(failure) = canary::warm_up(&mut warm.page, &self.config.limits).await {
             self.left(0, warm.number, false);
+            // It may be busy or stopped, and not hear a request: the browser that it shares
+            // with jobs would have to go for it.
+            warm.context.kill_renderer();
             checkout::close(self, warm, place);
             return Err(failure);
         }
         let (number, died) = (warm.number, warm.context.crashed().clone());
-        let keep = self.left(0, number, warm.is_sound() && !self.stop.is_cancelled());
-        let over =
-            self.contexts(|contexts| if keep { contexts.give_spare(warm) } else { Some(warm) });
+        let sound = warm.is_sound() && !self.stop.is_cancelled();
+        // Told while nobody can take it, and nobody looks for it in vain.
+        let over = self.contexts(|contexts| {
+            // Who began to listen meanwhile does not know it.
+            let known = told == self.watch.get().is_some();
+            let keep = self.left(0, number, sound && known);
+            if keep { contexts.give_spare(warm) } else { Some(warm) }
+        });
         if let Some(warm) = over {
             checkout::close(self, warm, place);
             return Ok(());

@@ -56,15 +56,16 @@ impl Cores {
             return;
         }
         let value = if idle { "1" } else { "0" };
-        let written = std::fs::write(self.dir.join("cpu.idle"), value);
-        let done = written.and_then(|()| if idle { Ok(()) } else { self.weigh() });
-        // Where it is missing, or is being taken down, it stays as it is.
-        *is = match done {
-            Ok(()) => Some(idle),
-            Err(error) => {
-                tracing::debug!(%error, "a browser cannot step aside for others");
-                None
-            }
-        };
+        if let Err(error) = std::fs::write(self.dir.join("cpu.idle"), value) {
+            // Where it is missing, or is being taken down, it stays as it is.
+            tracing::debug!(%error, "a browser cannot step aside for others");
+            *is = None;
+            return;
+        }
+        match if idle { Ok(()) } else { self.weigh() } {
+            Ok(()) => *is = Some(idle),
+            // It has the kernel's weight, which is more than ours: the next look tries again.
+            Err(error) => tracing::debug!(%error, "a browser has no weight of its own"),
+        }
     }
 }

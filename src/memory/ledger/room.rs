@@ -1,7 +1,7 @@
 //! What there is room for, before anybody asks.
 
 use super::super::terms::Fit;
-use super::{Ledger, signed};
+use super::{ContextId, Idle, Ledger, signed};
 
 impl Ledger {
     /// The largest job that would be let in. Where nothing runs, any is.
@@ -19,6 +19,12 @@ impl Ledger {
         let room = self.headroom();
         let fits = |bytes: i64| u64::try_from(bytes).unwrap_or(0);
         Fit { now: fits(room), without_idle: fits(room + signed(self.idle_bytes())) }
+    }
+
+    /// A context was made ready ahead of any job: the first to be closed.
+    pub fn spare(&mut self, context: ContextId, used: u64) {
+        self.closed(context);
+        self.idle.insert(0, Idle { context, used, trimmed: false });
     }
 
     /// Whether so many bytes could be given to what no job has asked for.
