@@ -29,6 +29,8 @@ const RESTS: Duration = Duration::from_millis(500);
 const VERY_FAT: u64 = 2 * FAT;
 /// While nothing is rendered, from here on at once: the cores are free.
 const STOUT: u64 = 40 << 20;
+/// A collection takes 15 ms of a core.
+const AT_ONCE: usize = 2;
 /// Whatever an idle context has beyond what a collection leaves it goes after this.
 const LONG_REST: Duration = Duration::from_secs(2);
 const LEAN: u64 = 24 << 20;
@@ -451,17 +453,31 @@ impl State {
         (self.control.running() == 0).then(|| self.used.saturating_sub(held))
     }
 
-    /// Idle contexts that documents left large: they are trimmed without pressure too.
-    /// Under load one that is used again and again is left alone, since its next job
-    /// would wait for the collection; its engine collects by itself.
+    /// Idle contexts that are larger than they need to be: they are trimmed without
+    /// pressure too. Under load one that is used again and again is left alone, since its
+    /// next job would wait for the collection and its engine collects by itself; but
+    /// where room becomes scarce, a collection costs less than closing it and opening
+    /// another, and the largest are trimmed, [`AT_ONCE`] of them at a time.
     pub(super) fn fat_idle(&mut self, now: Duration) -> Vec<Deed> {
         let leisure = !self.jobs.values().any(|job| !job.left);
-        let fat = self.contexts.iter_mut().filter(|(_, held)| held.is_to_be_trimmed(leisure, now));
-        fat.map(|(context, held)| {
-            held.trimmed = true;
-            Deed::Trim(*context)
-        })
-        .collect()
+        let scarce = !self.control.can_spare();
+        let mut stout: Vec<_> = self
+            .contexts
+            .iter()
+            .filter(|(_, held)| scarce && held.used > STOUT && held.can_be_trimmed())
+            .map(|(context, held)| (held.used, *context))
+            .collect();
+        stout.sort_unstable_by_key(|(used, _)| std::cmp::Reverse(*used));
+        stout.truncate(AT_ONCE);
+        let mut deeds = Vec::new();
+        for (context, held) in &mut self.contexts {
+            let chosen = stout.iter().any(|(_, stout)| stout == context);
+            if chosen || held.is_to_be_trimmed(leisure, now) {
+                held.trimmed = true;
+                deeds.push(Deed::Trim(*context));
+            }
+        }
+        deeds
     }
 
     /// Forgets jobs whose context never came.
@@ -529,6 +545,10 @@ impl Job {
 }
 
 impl Held {
+    fn can_be_trimmed(&self) -> bool {
+        self.state == Use::Idle { reserved: None } && !self.trimmed
+    }
+
     pub(super) fn is_to_be_trimmed(&self, leisure: bool, now: Duration) -> bool {
         let rest = now.saturating_sub(self.since);
         let is_due = match self.used {
@@ -537,7 +557,7 @@ impl Held {
             used if used > STOUT && leisure => true,
             used => used > LEAN && rest >= LONG_REST,
         };
-        self.state == Use::Idle { reserved: None } && !self.trimmed && is_due
+        is_due && self.can_be_trimmed()
     }
 
     pub(super) fn footprint(&self) -> Footprint {
