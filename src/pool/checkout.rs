@@ -64,7 +64,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The place that [`Contexts::checkout`](super::contexts::Contexts::checkout) just gave.
+    /// The place that [`Contexts::place`](super::contexts::Contexts::place) just gave.
     pub(super) fn taken(shared: &Arc<Shared>) -> Self {
         Self { shared: Some(Arc::clone(shared)) }
     }
