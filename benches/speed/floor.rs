@@ -20,7 +20,8 @@ use tillroll::renderer::paper::Plan;
 use crate::documents::Document;
 use crate::pipe::{Answer, Pipe, message};
 
-/// Pages at once: what `worker.concurrency = "auto"` is on this machine.
+/// Pages at once: one more than the cores. Nothing here waits for a queue, so that more
+/// are no faster.
 pub(crate) fn at_once() -> usize {
     std::thread::available_parallelism().unwrap().get() + 1
 }
