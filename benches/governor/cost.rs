@@ -8,7 +8,8 @@ use redis::Connection;
 use crate::cgroup::Group;
 use crate::documents::{Document, Kind};
 use crate::report::{figure, goal, median, section};
-use crate::rig::{Redis, Worker, out};
+use crate::rig::{Worker, out};
+use crate::server::{Keeps, Redis};
 
 const LIMIT: u64 = 2 << 30;
 const ROUNDS: usize = 24;
@@ -29,7 +30,7 @@ struct Side {
 pub(crate) fn measure(settings: &[&str]) {
     section("what governing costs: the same receipts with and without, in turns");
     let group = Group::new(LIMIT).unwrap();
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::Nothing);
     let mut connection = redis.connect();
     let start = |queue: &str, governor: &str| {
         let settings = [settings, &[governor, "worker.concurrency=3"]].concat();

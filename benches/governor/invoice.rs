@@ -10,7 +10,8 @@ use redis::Commands;
 use crate::cgroup::Group;
 use crate::documents::{Document, Kind};
 use crate::report::{figure, goal, quantile, section};
-use crate::rig::{Redis, Worker, out};
+use crate::rig::{Worker, out};
+use crate::server::{Keeps, Redis};
 
 const LIMIT: u64 = 1 << 30;
 /// Between two receipts.
@@ -31,7 +32,7 @@ struct Trip {
 pub(crate) fn measure(settings: &[&str]) {
     section("an invoice of 1,000 rows among 20 receipts a second, 1 GiB");
     let group = Group::new(LIMIT).unwrap();
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::Nothing);
     let log = out().join("invoice.log");
     let worker = Worker::start(&group, &redis, "receipts", settings, &log).unwrap();
     let mut connection = redis.connect();

@@ -40,6 +40,9 @@ mod neighbour;
 mod report;
 mod rig;
 mod rss;
+#[path = "../common/server.rs"]
+#[allow(dead_code, reason = "each benchmark needs its part of it")]
+mod server;
 mod survive;
 mod sweep;
 mod watch;

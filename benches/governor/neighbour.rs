@@ -11,7 +11,8 @@ use redis::Connection;
 use crate::cgroup::{Entry, Group};
 use crate::documents::{Document, Kind};
 use crate::report::{figure, goal, quantile, section};
-use crate::rig::{Redis, Server, Worker, out, reply_line};
+use crate::rig::{Worker, out, reply_line};
+use crate::server::{Keeps, Redis, Server};
 use crate::watch::{Point, Watch};
 
 const LIMIT: u64 = 1 << 30;
@@ -79,7 +80,7 @@ fn grow() {
 fn growing(settings: &[&str]) {
     section("a neighbour that grows 20 MB/s to 60 % of 1 GiB, holds it 10 s, and lets go");
     let group = Group::new(LIMIT).unwrap();
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::Nothing);
     let log = out().join("neighbour.log");
     let worker = Worker::start(&group, &redis, "receipts", settings, &log).unwrap();
     let entry = group.entry();
@@ -187,7 +188,7 @@ fn flow(worker: &Worker, redis: &mut Connection, stop: &AtomicBool) -> Flow {
 fn hurried(settings: &[&str]) {
     section("a neighbour with 1 ms of work every 10 ms, beside a flood of receipts");
     let group = Group::new(LIMIT).unwrap();
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::Nothing);
     let log = out().join("hurried.log");
     let worker = Worker::start(&group, &redis, "receipts", settings, &log).unwrap();
     let times = || {

@@ -3,78 +3,19 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use redis::{Client, Commands, Connection};
-use rustix::process::{Pid, Signal, kill_process};
+use redis::{Commands, Connection};
 use serde_json::Value;
 
 use crate::cgroup::Group;
 use crate::documents::Document;
+use crate::server::{Redis, Server};
 
 /// The worker has a group of its own, without neighbours: an eighth is enough to keep.
 pub(crate) const RESERVE: &str = "memory.reserve=12%";
-
-/// A child that is told to stop when it is dropped, and killed if it does not.
-pub(crate) struct Server(pub(crate) Child);
-
-impl Server {
-    fn stop(&mut self) {
-        let pid = Pid::from_raw(self.0.id().try_into().unwrap()).unwrap();
-        // It may have ended by itself.
-        if self.0.try_wait().unwrap().is_some() || kill_process(pid, Signal::TERM).is_err() {
-            return;
-        }
-        let patience = Instant::now() + Duration::from_secs(5);
-        while self.0.try_wait().unwrap().is_none() {
-            if Instant::now() > patience {
-                self.0.kill().unwrap();
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// A Redis of our own, which keeps nothing on disk.
-pub(crate) struct Redis {
-    pub(crate) url: String,
-    _server: Server,
-    pub(crate) dir: tempfile::TempDir,
-}
-
-impl Redis {
-    pub(crate) fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("redis.sock");
-        let server = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
-            .arg(&socket)
-            .arg("--dir")
-            .arg(dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("redis-server is needed: scripts/install-deps run");
-        let mut server = Server(server);
-        let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
-        let sign = "eady to accept connections";
-        while !lines.next().expect("Redis ended before it was ready").unwrap().contains(sign) {}
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { url: format!("unix://{}", socket.display()), _server: server, dir }
-    }
-
-    pub(crate) fn connect(&self) -> Connection {
-        Client::open(self.url.as_str()).unwrap().get_connection().unwrap()
-    }
-}
 
 /// A key of the queue called `queue`.
 pub(crate) fn key(queue: &str, rest: &str) -> String {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::cgroup::Group;
 use crate::documents::{Document, Kind, long_receipt};
 use crate::report::{figure, goal, section};
-use crate::rig::{Redis, Worker, out};
+use crate::rig::{Worker, out};
+use crate::server::{Keeps, Redis};
 
 const LIMIT: u64 = 1 << 30;
 const GOAL: u64 = 30;
@@ -18,7 +19,7 @@ const BYTES: usize = 10_000;
 pub(crate) fn measure(settings: &[&str]) {
     section("the worker's own memory, documents of 10 KB");
     let group = Group::new(LIMIT).unwrap();
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::Nothing);
     let worker =
         Worker::start(&group, &redis, "receipts", settings, &out().join("rss.log")).unwrap();
     let pid = worker.pid();

@@ -15,7 +15,8 @@ use crate::cgroup::{Group, Kills};
 use crate::chart;
 use crate::documents::{Document, Kind, mixed};
 use crate::naive;
-use crate::rig::{Redis, Worker, out, reply_line};
+use crate::rig::{Worker, out, reply_line};
+use crate::server::{Keeps, Redis};
 use crate::watch::{Point, Watch, peak};
 
 const MIB: u64 = 1 << 20;
@@ -167,7 +168,7 @@ impl Run {
         documents: &[Document],
         settings: &[&str],
     ) -> Result<(), String> {
-        let redis = Redis::start();
+        let redis = Redis::start(Keeps::Nothing);
         let settings = [self.mode.settings(), settings].concat();
         let log = out().join(format!("{}-{}.log", self.mode.word(), self.limit / MIB));
         let mut worker = Worker::start(&group, &redis, "receipts", &settings, &log)

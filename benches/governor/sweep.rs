@@ -3,7 +3,8 @@
 use crate::cgroup::Group;
 use crate::documents::{Document, Kind};
 use crate::report::{figure, goal, median, section};
-use crate::rig::{Redis, Worker, out};
+use crate::rig::{Worker, out};
+use crate::server::{Keeps, Redis};
 
 const LIMIT: u64 = 1 << 30;
 const MOST: usize = 8;
@@ -38,7 +39,7 @@ pub(crate) fn measure(settings: &[&str]) {
 
 fn rate(at_once: usize, more: &[&str]) -> f64 {
     let group = Group::new(LIMIT).unwrap();
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::Nothing);
     let concurrency = format!("worker.concurrency={at_once}");
     let mut settings = more.to_vec();
     if at_once > 0 {

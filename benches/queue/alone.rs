@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use redis::{Commands, Connection};
 use tokio::runtime::Runtime;
 
+use crate::info::Info;
 use crate::report::{Report, median};
 use crate::rig::{self, Workers, key};
-use crate::server::{Info, Redis};
+use crate::server::{Keeps, Redis};
 
 const ROUNDS: usize = 3;
 /// Pushed one by one to idle workers.
@@ -94,7 +95,7 @@ struct Round {
 
 impl Round {
     fn measure(runtime: &Runtime, bytes: usize, jobs: usize) -> Self {
-        let server = Redis::start();
+        let server = Redis::start(Keeps::EveryWrite);
         let mut redis = server.connect();
         let element = rig::element("tenant-0", jobs, bytes).len() as f64;
         let per_job = |value: f64| value / jobs as f64;
@@ -169,7 +170,7 @@ impl Worked {
 
 /// From just before the push to the start of the render, each time with nothing else to do.
 fn one_by_one(runtime: &Runtime, bytes: usize, workers: usize) -> Vec<Duration> {
-    let server = Redis::start();
+    let server = Redis::start(Keeps::EveryWrite);
     let mut redis = server.connect();
     let workers = Workers::start(runtime, &server, workers);
     let mut times = Vec::with_capacity(ONE_BY_ONE);

@@ -7,9 +7,10 @@ use redis::Connection;
 use tillroll::queue::{Claimed, Next, Queue};
 use tokio::runtime::Runtime;
 
+use crate::info::Info;
 use crate::report::{Report, quantile};
 use crate::rig::{self, Workers};
-use crate::server::{Info, Redis};
+use crate::server::{Keeps, Redis};
 
 const TENANTS: usize = 1_000;
 const BACKLOG: usize = 100_000;
@@ -23,7 +24,7 @@ const BYTES: usize = 200;
 pub(crate) fn measure(report: &mut Report) {
     report.section("claims among many tenants");
     let runtime = Runtime::new().unwrap();
-    let server = Redis::start();
+    let server = Redis::start(Keeps::EveryWrite);
     let mut crowd = Crowd { runtime, redis: server.connect(), server, pushed: 0 };
     crowd.admit(CLAIMS * 2, 1);
     let alone = crowd.claims();

@@ -8,7 +8,7 @@ use redis::{Commands, Connection};
 
 use crate::report::Report;
 use crate::rig::{counter, key, reached};
-use crate::server::{Redis, Server, await_line};
+use crate::server::{Keeps, Redis, Server, await_line};
 
 /// Bulk jobs of one tenant, pushed at once, if no number is given.
 const FLOOD: usize = 200_000;
@@ -62,7 +62,7 @@ fn worker(redis: &Redis) -> Server {
 
 fn flood(report: &mut Report, jobs: usize) {
     report.section("fairness: an interactive job every 200 ms beside a flood of bulk");
-    let server = Redis::start();
+    let server = Redis::start(Keeps::EveryWrite);
     let mut redis = server.connect();
     let _worker = worker(&server);
     let waiting = receipt("waiting");
@@ -163,7 +163,7 @@ fn every(
 /// Three tenants with a permanent backlog share by weight.
 fn weights(report: &mut Report) {
     report.section("fairness: weights of 1, 1 and 2");
-    let server = Redis::start();
+    let server = Redis::start(Keeps::EveryWrite);
     let mut redis = server.connect();
     let mut pushes = redis::pipe();
     for (tenant, weight) in WEIGHTS {

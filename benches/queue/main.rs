@@ -27,8 +27,11 @@
 mod alone;
 mod crowd;
 mod fair;
+mod info;
 mod report;
 mod rig;
+#[path = "../common/server.rs"]
+#[allow(dead_code, reason = "each benchmark needs its part of it")]
 mod server;
 
 use report::Report;

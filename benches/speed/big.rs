@@ -10,7 +10,8 @@ use crate::documents::Document;
 use crate::machine::Peak;
 use crate::pipe;
 use crate::report::{median, number};
-use crate::rig::{Producer, Redis, Worker};
+use crate::rig::{Producer, Worker};
+use crate::server::{Keeps, Redis};
 
 /// What the worker puts before the document's own rules.
 const PAPER: &str = "<style>@page{size:A4;margin:10mm}</style>";
@@ -36,7 +37,7 @@ pub(crate) fn measure(bench: &mut Bench) {
          --print-to-pdf` of the same document (a browser started for it, no jail), in turns; private \
          memory of all processes together at its peak.",
     );
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::File);
     let worker = Worker::start(&redis, "big", &[]);
     let mut producer = worker.client(&redis);
     producer.backlog(&[Document::receipt()], 10, 1);

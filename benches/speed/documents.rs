@@ -83,17 +83,6 @@ impl Document {
         let plan = paper::plan(&options, false);
         (options, plan)
     }
-
-    /// Whether the worker asks for the height of a document on sheets before it
-    /// prints it: where five digits stand right before a letter, as in some colours.
-    pub(crate) fn is_measured(&self) -> bool {
-        let mut digits = 0;
-        self.html.bytes().any(|byte| {
-            let counts = digits >= 5 && (byte.is_ascii_alphabetic() || byte == b'%');
-            digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
-            counts
-        })
-    }
 }
 
 /// A BMP of 591 × 591 pixels that no compression makes smaller.

@@ -8,7 +8,8 @@ use crate::documents::Document;
 use crate::machine;
 use crate::report::Goal::{AtLeast, AtMost};
 use crate::report::{median, number};
-use crate::rig::{Redis, Worker};
+use crate::rig::Worker;
+use crate::server::{Keeps, Redis};
 
 const TENANTS: usize = 3;
 /// Between two looks at memory.
@@ -40,7 +41,7 @@ pub(crate) fn measure(bench: &mut Bench) {
         "Draining a backlog",
         &format!("{jobs} receipts of {TENANTS} tenants, pushed at once; every reply is taken."),
     );
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::File);
     let worker = Worker::start(&redis, "drain", &[]);
     let document = Document::receipt();
     worker.client(&redis).backlog(std::slice::from_ref(&document), 200, TENANTS);

@@ -39,7 +39,7 @@ struct Work {
     viewport: Vec<u8>,
     adopt: Vec<u8>,
     set: Vec<u8>,
-    /// Asks for the height, where the worker does.
+    /// Asks for the height, of a roll.
     measure: Option<Vec<u8>>,
     /// The print; of a roll up to its height, and from there.
     print: (Vec<u8>, Option<(Vec<u8>, Plan)>),
@@ -200,7 +200,7 @@ impl Work {
         let adopt = json!({"expression": adopt, "awaitPromise": true, "returnByValue": true});
         let viewport =
             json!({"width": width, "height": 1, "deviceScaleFactor": 1, "mobile": false});
-        let is_measured = plan.is_roll() || document.is_measured();
+        let is_measured = plan.is_roll();
         Self {
             viewport: call("Emulation.setDeviceMetricsOverride", &viewport),
             adopt: call("Runtime.evaluate", &adopt),

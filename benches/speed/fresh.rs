@@ -8,7 +8,8 @@ use crate::documents::Document;
 use crate::naive::Naive;
 use crate::report::Goal::AtLeast;
 use crate::report::{median, range};
-use crate::rig::{Redis, Worker};
+use crate::rig::Worker;
+use crate::server::{Keeps, Redis};
 use crate::throughput::rate;
 
 const JOBS: usize = 75;
@@ -22,7 +23,7 @@ pub(crate) fn measure(bench: &mut Bench) {
          the worker's (1×1 px, no frames), through Redis with `renderer.isolation = \"job\"`, and \
          a barcode that a script draws.",
     );
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::File);
     let (receipts, scripts) = ([Document::receipt()], [Document::script()]);
     let worker = Worker::start(&redis, "fresh", &["renderer.isolation=job"]);
     let mut producer = worker.client(&redis);

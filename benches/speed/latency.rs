@@ -12,7 +12,8 @@ use crate::documents::Document;
 use crate::load;
 use crate::report::Goal::AtMost;
 use crate::report::{Report, median, out, range};
-use crate::rig::{Redis, Worker, number};
+use crate::rig::{Worker, number};
+use crate::server::{Keeps, Redis};
 use crate::throughput::rate;
 
 const TENANTS: [&str; 3] = ["tenant-0", "tenant-1", "tenant-2"];
@@ -24,7 +25,7 @@ const LOADS: [f64; 4] = [0.25, 0.50, 0.75, 0.90];
 const BACKLOG: usize = 10_000;
 
 pub(crate) fn measure(bench: &mut Bench) {
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::File);
     let worker = Worker::start(&redis, "latency", &[]);
     let receipts = [Document::receipt()];
     let mut producer = worker.client(&redis);

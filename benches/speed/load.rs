@@ -11,7 +11,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::documents::Document;
-use crate::rig::{Redis, Worker};
+use crate::rig::Worker;
+use crate::server::Redis;
 
 /// Connections that wait for replies: more than jobs are ever under way below capacity.
 const TAKERS: usize = 64;

@@ -52,6 +52,9 @@ mod peers;
 mod pipe;
 mod report;
 mod rig;
+#[path = "../common/server.rs"]
+#[allow(dead_code, reason = "each benchmark needs its part of it")]
+mod server;
 mod start;
 mod throughput;
 
@@ -126,14 +129,14 @@ fn main() {
 
 fn describe() -> serde_json::Value {
     let engine = pipe::Pipe::launch().product();
-    let redis = rig::Redis::start().version();
+    let redis = server::Redis::start(server::Keeps::File).version();
     let machine = machine::describe(&engine, &redis);
     println!(
         "{} cores ({}), load {} at the start; {engine}; Redis {redis}, appendfsync {}; Tillroll {}",
         machine["cores"],
         machine["processor"].as_str().unwrap_or_default(),
         machine["load_at_start"],
-        rig::FSYNC,
+        server::FSYNC,
         env!("CARGO_PKG_VERSION"),
     );
     machine

@@ -7,7 +7,8 @@ use crate::documents::Document;
 use crate::machine::{self, Peak, renderers};
 use crate::report::Goal::AtMost;
 use crate::report::{Report, median, number};
-use crate::rig::{Redis, Worker};
+use crate::rig::Worker;
+use crate::server::{Keeps, Redis};
 
 const TENANTS: usize = 3;
 const RECEIPTS: usize = 50;
@@ -19,7 +20,7 @@ pub(crate) fn measure(bench: &mut Bench) {
          of 10⁶ bytes; everything together as PSS (`smaps_rollup`), in which shared pages count in \
          parts.",
     );
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::File);
     let worker = Worker::start(&redis, "memory", &[]);
     let mut producer = worker.client(&redis);
     let receipts = [Document::receipt()];

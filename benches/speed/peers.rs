@@ -21,7 +21,8 @@ use crate::floor::at_once;
 use crate::pipe;
 use crate::report::Goal::AtLeast;
 use crate::report::{log, median, out, range};
-use crate::rig::{Redis, Server, Worker, number};
+use crate::rig::{Worker, number};
+use crate::server::{Keeps, Redis, Server};
 use crate::throughput::rate;
 
 const PACKAGES: [&str; 4] =
@@ -65,7 +66,7 @@ pub(crate) fn measure(bench: &mut Bench) {
             at_once()
         ),
     );
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::File);
     let worker = Worker::start(&redis, "peers", &[]);
     let receipts = [Document::receipt()];
     let mut producer = worker.client(&redis);

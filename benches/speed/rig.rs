@@ -2,21 +2,18 @@
 //! takes every reply.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use redis::{Client, Commands, Connection};
-use rustix::process::{Pid, Signal, kill_process};
+use redis::{Commands, Connection};
 
 use crate::documents::Document;
 use crate::report::log;
+use crate::server::{Redis, Server};
 
-/// When Redis brings its file to the disk, as in most installations.
-pub(crate) const FSYNC: &str = "everysec";
 /// The longest that anything here is waited for, in seconds.
 const PATIENCE: f64 = 120.0;
 /// Ids and queues so far: none is used twice.
@@ -37,71 +34,6 @@ pub(crate) fn setting(key: &str) -> Option<&'static str> {
 
 pub(crate) fn number() -> usize {
     NUMBERS.fetch_add(1, Ordering::Relaxed)
-}
-
-/// A child that is told to stop when it is dropped, and killed if it does not.
-pub(crate) struct Server(pub(crate) Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let pid = Pid::from_raw(self.0.id().try_into().unwrap()).unwrap();
-        // It may have ended by itself.
-        if self.0.try_wait().unwrap().is_some() || kill_process(pid, Signal::TERM).is_err() {
-            return;
-        }
-        let patience = Instant::now() + Duration::from_secs(10);
-        while self.0.try_wait().unwrap().is_none() {
-            if Instant::now() > patience {
-                self.0.kill().unwrap();
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-/// A Redis of our own. Its file is written anew when it has doubled, as by default.
-pub(crate) struct Redis {
-    pub(crate) url: String,
-    pub(crate) socket: PathBuf,
-    server: Server,
-    dir: tempfile::TempDir,
-}
-
-impl Redis {
-    pub(crate) fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("redis.sock");
-        let server = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", FSYNC])
-            .arg("--unixsocket")
-            .arg(&socket)
-            .arg("--dir")
-            .arg(dir.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("redis-server is needed: scripts/install-deps run");
-        let mut server = Server(server);
-        let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
-        let sign = "eady to accept connections";
-        while !lines.next().expect("Redis ended before it was ready").unwrap().contains(sign) {}
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { url: format!("unix://{}", socket.display()), socket, server, dir }
-    }
-
-    pub(crate) fn connect(&self) -> Connection {
-        Client::open(self.url.as_str()).unwrap().get_connection().unwrap()
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.server.0.id()
-    }
-
-    pub(crate) fn version(&self) -> String {
-        let info: String = redis::cmd("INFO").arg("server").query(&mut self.connect()).unwrap();
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
-        version.unwrap_or_default().to_owned()
-    }
 }
 
 /// The program under test, with a queue of its own.

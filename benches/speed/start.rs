@@ -6,14 +6,15 @@ use crate::Bench;
 use crate::documents::Document;
 use crate::report::Goal::AtMost;
 use crate::report::{median, range};
-use crate::rig::{Producer, Redis, Worker, number};
+use crate::rig::{Producer, Worker, number};
+use crate::server::{Keeps, Redis};
 
 pub(crate) fn measure(bench: &mut Bench) {
     bench.report.section(
         "Cold start",
         "The worker is started while a receipt waits in its inbox; all of its own checks included.",
     );
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::File);
     let document = Document::receipt();
     let (mut ready, mut first) = (Vec::new(), Vec::new());
     for _ in 0..bench.size(5, 2) {

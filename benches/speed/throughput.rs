@@ -10,7 +10,8 @@ use crate::floor::Floor;
 use crate::machine::{cpu, cpu_below};
 use crate::report::Goal::{AtLeast, AtMost};
 use crate::report::{median, out, range};
-use crate::rig::{FSYNC, Redis, Worker};
+use crate::rig::Worker;
+use crate::server::{FSYNC, Keeps, Redis};
 
 /// What is compared.
 struct Case {
@@ -102,7 +103,7 @@ pub(crate) fn measure(bench: &mut Bench) {
              taken, beside the floor, in turns."
         ),
     );
-    let redis = Redis::start();
+    let redis = Redis::start(Keeps::File);
     let mut bars = Vec::new();
     for case in &CASES {
         let (floor, through) = compare(bench, &redis, case);

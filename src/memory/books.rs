@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::BROWSER_BYTES;
-use super::control::{Control, Order, Policy};
+use super::control::{Control, Order, Policy, SPARE};
 use super::deference::Deference;
 use super::ladder::FAT;
 use super::live::{Asked, Footprint, Waiting};
@@ -34,6 +34,8 @@ const AT_ONCE: usize = 2;
 /// Whatever an idle context has beyond what a collection leaves it goes after this.
 const LONG_REST: Duration = Duration::from_secs(2);
 const LEAN: u64 = 24 << 20;
+/// A context that no job asked for is opened and known within this, or not at all.
+const SPARING: Duration = Duration::from_secs(10);
 /// A ticket that was given up before its context was opened is remembered so long.
 const ABANDONED: Duration = Duration::from_secs(10);
 
@@ -118,6 +120,8 @@ pub(super) struct State {
     pub(super) last_left: Instant,
     /// Whether browsers step aside for everybody.
     pub(super) deference: Deference,
+    /// Until when a context counts as promised that no job asked for.
+    pub(super) sparing: Option<Duration>,
 }
 
 /// Something to be done by the [`Hands`](super::live::Hands).
@@ -149,6 +153,7 @@ impl State {
             slow: false,
             last_left: Instant::now(),
             deference: Deference::default(),
+            sparing: None,
         }
     }
 
@@ -245,6 +250,7 @@ impl State {
         }
         let Some(job) = job.filter(|job| job.entered && !job.left) else {
             // Nobody asked for it: what it holds is known from now on.
+            self.sparing = None;
             if keep {
                 self.control.spare(context, seen.unwrap_or(0));
             }
@@ -374,6 +380,22 @@ impl State {
         answer
     }
 
+    /// Lets a context be opened that no job has asked for, and promises what it may take.
+    pub(super) fn promise_spare(&mut self, now: Duration) -> bool {
+        if self.jobs.values().any(Job::waits) {
+            return false;
+        }
+        if let Ok(share) = &mut self.share {
+            let intended = share.intend(SPARE);
+            let heard = intended.and_then(|()| share.hear(self.available, &self.limits, now));
+            self.heard(heard);
+        }
+        let may = self.control.can_spare();
+        self.sparing = may.then(|| now + SPARING);
+        self.say(now);
+        may
+    }
+
     /// Takes in what other workers on this machine say.
     pub(super) fn hear(&mut self, now: Duration) {
         if let Ok(share) = &mut self.share {
@@ -396,10 +418,11 @@ impl State {
 
     /// Tells the others how things stand here.
     pub(super) fn say(&mut self, now: Duration) {
+        let spare = if self.sparing.is_some_and(|until| now < until) { SPARE } else { 0 };
         let Ok(share) = &mut self.share else { return };
         let busy = |held: &&Held| matches!(held.state, Use::Busy(_));
         let said = Said {
-            owed: self.control.outstanding(),
+            owed: self.control.outstanding().saturating_add(spare),
             used: self.used,
             running: u32::try_from(self.control.running()).unwrap_or(u32::MAX),
             idle: u32::try_from(self.contexts.values().filter(|held| !busy(held)).count())

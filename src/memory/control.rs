@@ -149,7 +149,7 @@ impl Usual {
 
 /// What a context that no job asked for may leave room for: itself, with what a
 /// first print takes, and a receipt beside it.
-const SPARE: u64 = 192 << 20;
+pub(super) const SPARE: u64 = 192 << 20;
 
 impl Control {
     /// Nothing is let in before the first sample.

@@ -231,11 +231,11 @@ impl Live {
     }
 
     /// Whether a context may be opened that no job has asked for: never while a job waits
-    /// for memory.
+    /// for memory. What it may take is promised until it is told of.
     #[must_use]
     pub fn has_room_to_spare(&self) -> bool {
-        let state = self.state();
-        !state.jobs.values().any(Job::waits) && state.control.can_spare()
+        let now = self.now();
+        self.state().promise_spare(now)
     }
 
     /// The most that may render at once.

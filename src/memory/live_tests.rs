@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use super::super::control::SPARE;
 use super::super::ledger::RETURN_PATIENCE;
 use super::super::terms::{Blame, Next};
 use super::*;
@@ -450,6 +451,22 @@ fn two_workers_under_limits_of_their_own_share_the_one_above_both() {
     let [first, second] = tickets;
     drop(first);
     workers[1].watch_for(|| second.enter().is_ok());
+}
+
+#[test]
+fn a_context_that_no_job_asked_for_is_promised_to_other_workers_too() {
+    let machine = Machine::new(8_000);
+    machine.live.watch_for(|| machine.live.has_room_to_spare());
+    let keep = machine.live.report().standing.reserve;
+    // Room for one and a half.
+    let roots = below_one_limit((keep + SPARE * 3 / 2) / MIB);
+    let workers = roots.each_ref().map(|root| Live::start(&policy(), root.path()).unwrap());
+    workers[0].watch_for(|| workers[0].has_room_to_spare());
+    workers[1].watch_for(|| workers[1].report().standing.elsewhere.promised > SPARE / 2);
+    assert!(!workers[1].has_room_to_spare());
+    // It could not be opened.
+    assert!(!workers[0].left(JobId(0), ContextId(1), false));
+    workers[1].watch_for(|| workers[1].has_room_to_spare());
 }
 
 #[test]

@@ -209,8 +209,7 @@ pub(crate) fn leaves_traces(html: &str) -> bool {
 
 /// Whether the document may be higher than `pages` pages: a length of ten thousand
 /// of whatever unit, more text than they hold, more lines, as many tags as fill them
-/// with the largest length there is, or lengths that are calculated. Hashes and the
-/// like look like lengths as well. What a person writes for a receipt is none of
+/// with the largest length there is, or lengths that are calculated. What a person writes for a receipt is none of
 /// that, and is not measured.
 fn tall(html: &str, sizes: Sizes, pages: u64) -> Tall {
     if pages == 0 {
@@ -286,7 +285,7 @@ fn with_exponent(before: u64, exponent: u64) -> u64 {
 /// Bytes with which something begins that [`sizes`] is after; most are not.
 const BEGINS: [bool; 256] = {
     let mut begins = [false; 256];
-    let bytes = b"0123456789<\nbBpPcCzZ";
+    let bytes = b"0123456789<\n#bBpPcCzZ";
     let mut at = 0;
     while at < bytes.len() {
         begins[bytes[at] as usize] = true;
@@ -300,7 +299,13 @@ fn sizes(bytes: &[u8]) -> Sizes {
     let mut number: Option<u64> = None;
     // Of a number in the form 1e9.
     let mut mantissa: Option<u64> = None;
+    // In a colour or the like, whose digits are no length (#14506b).
+    let mut hash = false;
     for (at, byte) in bytes.iter().enumerate() {
+        hash &= byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if hash {
+            continue;
+        }
         if number.is_none() && mantissa.is_none() && !BEGINS[usize::from(*byte)] {
             continue;
         }
@@ -326,6 +331,7 @@ fn sizes(bytes: &[u8]) -> Sizes {
                 }
             }
             b'+' if mantissa.is_some() && number.is_none() => continue,
+            b'#' => hash = true,
             b'<' => sizes.tags += u64::from(next.is_ascii_alphabetic()),
             b'\n' => sizes.lines += 1,
             _ => {}
@@ -462,6 +468,8 @@ mod tests {
             ("2e99999999999999999999px", (0, u64::MAX, 0)),
             ("99999999999999999999999px", (0, u64::MAX, 0)),
             ("3em 4e", (0, 4, 0)),
+            ("#14506b #f0f99999px a#9e9px", (0, 0, 0)),
+            ("#1;20px #\\39px #/**/8em", (0, 39, 0)),
             ("50vh 60svh 7lvmax 8dvb 9sx 10l", (0, 10, 60)),
             ("<p></p>\n<!-- --><1>", (2, 0, 0)),
         ] {

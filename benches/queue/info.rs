@@ -1,67 +1,8 @@
-//! A private `redis-server` that keeps an append-only file, and what its `INFO` says.
+//! What a Redis' `INFO` says.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 
-use redis::{Client, Connection};
-
-/// When Redis brings its file to the disk, as in most installations.
-pub(crate) const FSYNC: &str = "everysec";
-
-/// A child that gets SIGTERM at the end: a worker drains and takes its Chromium along.
-pub(crate) struct Server(pub(crate) Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_raw(self.0.id().try_into().unwrap()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-/// A Redis of our own in a directory of its own.
-pub(crate) struct Redis {
-    pub(crate) url: String,
-    _server: Server,
-    _dir: tempfile::TempDir,
-}
-
-impl Redis {
-    pub(crate) fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("redis.sock");
-        // The file is never rewritten, so that its size is what was written.
-        let server = Command::new("redis-server")
-            .args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", FSYNC])
-            .args(["--auto-aof-rewrite-percentage", "0", "--unixsocket"])
-            .arg(&socket)
-            .arg("--dir")
-            .arg(dir.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("redis-server is needed: apt-get install redis-server");
-        let mut server = Server(server);
-        await_line(server.0.stdout.take().unwrap(), "eady to accept connections");
-        Self { url: format!("unix://{}", socket.display()), _server: server, _dir: dir }
-    }
-
-    pub(crate) fn connect(&self) -> Connection {
-        Client::open(self.url.as_str()).unwrap().get_connection().unwrap()
-    }
-}
-
-/// Reads until a line contains `sign`, and goes on reading so that nothing blocks.
-pub(crate) fn await_line(stream: impl std::io::Read + Send + 'static, sign: &'static str) {
-    let mut lines = BufReader::new(stream).lines();
-    loop {
-        let line = lines.next().expect("it ended before it was ready").unwrap();
-        if line.contains(sign) {
-            break;
-        }
-    }
-    std::thread::spawn(move || lines.for_each(drop));
-}
+use redis::Connection;
 
 /// What Redis has counted so far.
 pub(crate) struct Info {
