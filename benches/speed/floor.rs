@@ -176,7 +176,6 @@ impl Page {
         let session = session["sessionId"].as_str().unwrap();
         for (method, params) in [
             ("Inspector.enable", json!({})),
-            ("Page.enable", json!({})),
             ("Emulation.setScriptExecutionDisabled", json!({"value": true})),
             ("Emulation.setEmulatedMedia", json!({"media": "print"})),
         ] {

@@ -19,7 +19,6 @@ use chromiumoxide::cdp::browser_protocol::browser::{
 };
 use chromiumoxide::cdp::browser_protocol::emulation::SetScriptExecutionDisabledParams;
 use chromiumoxide::cdp::browser_protocol::inspector;
-use chromiumoxide::cdp::browser_protocol::page;
 use chromiumoxide::cdp::browser_protocol::target::{
     AttachToTargetParams, CreateBrowserContextParams, CreateTargetParams,
     DisposeBrowserContextParams,
@@ -162,7 +161,6 @@ impl Context {
         let disabled = SetScriptExecutionDisabledParams::new(!options.scripts);
         tokio::try_join!(
             async { session.call(inspector::EnableParams::default(), left()).await.map(drop) },
-            async { session.call(page::EnableParams::default(), left()).await.map(drop) },
             async { session.call(disabled, left()).await.map(drop) },
         )
         .inspect_err(|_| session.forget())?;

@@ -19,6 +19,9 @@ const DISARMED: &str = "data-equiv";
 const LONG_TAG: usize = 512;
 const LOOKED_THROUGH: usize = 64 * 1024;
 
+/// What holds another document.
+const FRAMES: [&[u8]; 6] =
+    [b"<iframe", b"<frame", b"<object", b"<embed", b"<fencedframe", b"<portal"];
 /// Marks of a document that loads something, so that printing must wait for it.
 const LOADING_TAGS: [&[u8]; 9] = [
     b"<img",
@@ -68,6 +71,8 @@ pub(crate) struct Look {
     pub(crate) has_page_rules: bool,
     /// See [`leaves_traces`].
     pub(crate) leaves_traces: bool,
+    /// See [`may_navigate`].
+    pub(crate) may_navigate: bool,
     /// See [`tall`].
     pub(crate) tall: Tall,
     /// Whether it has more tags than a PDF may have pages.
@@ -85,6 +90,7 @@ pub(crate) fn look(html: &str, pages: u64) -> Look {
         loads_anything: loads_anything(html),
         has_page_rules: has_page_rules(html),
         leaves_traces: leaves_traces(html),
+        may_navigate: may_navigate(html),
         tall: tall(html, sizes, pages),
         many_tags: pages > 0 && sizes.tags > pages,
         forces_breaks: forces_breaks(html),
@@ -205,6 +211,14 @@ pub(crate) fn leaves_traces(html: &str) -> bool {
             }
         })
     })
+}
+
+/// Whether the document has what could lead its page away, scripts being off: frames,
+/// which could lead their parent, or a directive, should [`disarm`] have missed one.
+fn may_navigate(html: &str) -> bool {
+    let bytes = html.as_bytes();
+    positions(bytes, b"<").any(|at| FRAMES.iter().any(|tag| starts_with(bytes, at, tag)))
+        || positions(bytes, DIRECTIVE).next().is_some()
 }
 
 /// Whether the document may be higher than `pages` pages: a length of ten thousand
@@ -359,6 +373,21 @@ fn positions<'a>(bytes: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_holds_another_document_or_a_directive_may_lead_the_page_away() {
+        for html in [
+            "<p><IFRAME srcdoc=x>",
+            "<frameset>",
+            "<object data=x>",
+            "<embed src=x>",
+            "<meta http-equiv=Content-Type content='text/html'>",
+        ] {
+            assert!(look(html, 10).may_navigate, "{html}");
+        }
+        let plain = "<meta charset=utf-8><style>p{color:red}</style><p>iframe<img src=x><svg></svg>";
+        assert!(!look(plain, 10).may_navigate);
+    }
 
     #[test]
     fn a_refresh_and_a_policy_are_disarmed() {

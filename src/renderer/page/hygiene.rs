@@ -30,6 +30,7 @@ impl Page {
         // Our style sheet goes with the document.
         self.css.clear();
         let left = deadline.saturating_duration_since(Instant::now());
+        self.watch(left).await?;
         let reply = self.session.call(NavigateParams::new("about:blank"), left).await?;
         match reply.error_text {
             None => self.arrived(deadline, left).await,
@@ -40,9 +41,12 @@ impl Page {
     /// Waits for the news of our own navigation: the next document must not be blamed for it.
     async fn arrived(&mut self, deadline: Instant, left: Duration) -> Result<(), CdpError> {
         const METHOD: &str = "Page.frameNavigated";
+        let Some(strays) = &mut self.strays else {
+            return Err(CdpError::Malformed { method: METHOD, detail: "nobody listens".to_owned() });
+        };
         let news = async {
             loop {
-                match self.strays.next().await {
+                match strays.next().await {
                     Ok(Some(event)) if guard::went_elsewhere(&event) => return Ok(()),
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => return Err(CdpError::Crashed { method: METHOD }),

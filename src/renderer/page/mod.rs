@@ -38,7 +38,9 @@ use std::time::Duration;
 use chromiumoxide::cdp::browser_protocol::emulation::{
     SetDeviceMetricsOverrideParams, SetEmulatedMediaParams,
 };
-use chromiumoxide::cdp::browser_protocol::page::{PrintToPdfParams, PrintToPdfTransferMode};
+use chromiumoxide::cdp::browser_protocol::page::{
+    EnableParams, PrintToPdfParams, PrintToPdfTransferMode,
+};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -79,8 +81,9 @@ pub struct Page {
     spent: bool,
     /// How much time scripts see pass.
     script_time: Duration,
-    /// Where the page went; it is to stay.
-    strays: Events,
+    /// Where the page went; it is to stay. Listened to from the first document on that
+    /// could lead it away: what Chromium tells of a page costs a twentieth of a receipt.
+    strays: Option<Events>,
 }
 
 /// One render: its page, its deadline, what was noticed.
@@ -129,7 +132,7 @@ impl Page {
             media: None,
             spent: false,
             script_time,
-            strays: context.session().events("Page.frameNavigated"),
+            strays: None,
         }
     }
 
@@ -154,6 +157,11 @@ impl Page {
         let options = Arc::clone(&request.options);
         let prepared = Prepared::of(&request.html, limits.pages, deadline).await?;
         let (html, look) = (prepared.html(), prepared.look);
+        if look.may_navigate || options.script.is_some() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let watched = self.watch(left).await;
+            watched.map_err(|error| Failed::from_cdp(&error, options.timeout))?;
+        }
         let run = Run {
             page: self,
             options: &options,
@@ -187,11 +195,22 @@ impl Page {
         result.map_err(|failed| Failed { page_is_sound: failed.page_is_sound && sound, ..failed })
     }
 
+    /// Has Chromium tell of the page from now on.
+    async fn watch(&mut self, timeout: Duration) -> Result<(), CdpError> {
+        if self.strays.is_none() {
+            let strays = self.session.events("Page.frameNavigated");
+            self.session.call(EnableParams::default(), timeout).await?;
+            self.strays = Some(strays);
+        }
+        Ok(())
+    }
+
     /// Nothing in a document may lead its page away; where something did, what is
     /// printed is not the document, and the next one would not be safe.
     fn stayed(&mut self) -> Result<(), Failed> {
+        let Some(strays) = &mut self.strays else { return Ok(()) };
         loop {
-            match self.strays.try_next() {
+            match strays.try_next() {
                 Ok(Some(event)) if guard::went_elsewhere(&event) => {
                     return Err(Failed::page_left());
                 }
