@@ -281,6 +281,8 @@ pub(super) fn pool(
         launcher,
         browser,
         max_contexts: contexts,
+        // One more than the cores: while one waits for a reply, no core does.
+        enough: cores() + 1,
         isolation: renderer.isolation,
         scripts: ScriptPolicy {
             allowed: renderer.scripts == values::Scripts::On,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::holders::Holder;
 use super::manner::Manner;
 use super::recycle::Due;
 use super::upkeep::User;
@@ -93,6 +94,8 @@ pub(super) struct Busy {
     job: u64,
     /// Taken once, by giving back or destroying.
     held: Option<(Warm, Place)>,
+    /// Until then.
+    holder: Option<Holder>,
 }
 
 impl Busy {
@@ -100,7 +103,7 @@ impl Busy {
         shared: &Arc<Shared>,
         (tenant, job): (&Arc<str>, u64),
         warm: Warm,
-        place: Place,
+        (place, holder): (Place, Holder),
     ) -> Self {
         let renderer = warm.renderer(tenant, true);
         let (number, pid) = (warm.number, renderer.pid);
@@ -110,7 +113,7 @@ impl Busy {
         if let Some(watch) = shared.watch.get() {
             watch.entered(job, number, &tenant, pid);
         }
-        Self { shared, tenant, job, held: Some((warm, place)) }
+        Self { shared, tenant, job, held: Some((warm, place)), holder: Some(holder) }
     }
 
     /// The context; `None` only after it was given back.
@@ -122,6 +125,8 @@ impl Busy {
     /// in the job's name.
     fn take(&mut self) -> Option<(Warm, Place)> {
         let held = self.held.take();
+        // Whoever is told next counts without it.
+        self.holder = None;
         if let Some((warm, _)) = &held {
             self.shared.busy(|busy| busy.remove(&warm.number));
             self.shared.counters(|counters| counters.last_left = Some(Instant::now()));

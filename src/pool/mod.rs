@@ -20,7 +20,9 @@
 mod canary;
 mod checkout;
 pub mod contexts;
+mod holders;
 mod manner;
+mod opening;
 pub mod recycle;
 mod relief;
 mod spare;
@@ -33,7 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -43,24 +45,23 @@ use crate::failure::{Class, Failure, MEMORY_FENCE, MEMORY_KERNEL};
 use crate::job::Rules;
 use crate::metrics;
 use crate::renderer::browser::{Browser, BrowserConfig};
-use crate::renderer::cdp::CdpError;
 use crate::renderer::fence::Killed;
 use crate::renderer::files::Files;
 use crate::renderer::jail::{self, Jail};
 use crate::renderer::launcher::Launcher;
 use crate::renderer::limits::Limits;
-use crate::renderer::page::{Failed, Page};
+use crate::renderer::page::Failed;
 use crate::renderer::{
     Readiness, Relief, Render, RenderFuture, RenderRequest, Rendered, Upkeep, Vitals, Watch,
 };
 
-use checkout::{Busy, InUse, Place, Warm};
-use contexts::{Checkout, Contexts};
+use checkout::{InUse, Place, Warm};
+use contexts::Contexts;
+use holders::Holders;
 use manner::Manner;
 use recycle::RecyclePolicy;
 use relief::Watched;
 use supervisor::BrowserState;
-use upkeep::User;
 
 pub use crate::job::Isolation;
 pub use manner::ScriptPolicy;
@@ -100,6 +101,9 @@ pub struct PoolConfig {
     pub look_every: Duration,
     /// So many contexts are made ready ahead, while nothing is rendered.
     pub spares: usize,
+    /// So many renders at once leave no core idle: from there on a job waits a moment
+    /// for its tenant's context before another is opened.
+    pub enough: usize,
 }
 
 /// What a job asks for when it wants a context.
@@ -134,6 +138,8 @@ struct Shared {
     counters: Mutex<Counters>,
     /// The contexts in the hands of jobs, by the number of their opening.
     busy: Mutex<HashMap<u64, InUse>>,
+    /// Jobs that have a context or have one opened.
+    holders: Arc<Holders>,
     /// Browsers that serve one context only, by its number.
     own: Mutex<HashMap<u64, Browser>>,
     /// Who hears of them.
@@ -166,6 +172,7 @@ impl Pool {
             contexts: Mutex::new(Contexts::new(config.max_contexts)),
             counters: Mutex::default(),
             busy: Mutex::default(),
+            holders: Arc::default(),
             own: Mutex::default(),
             watch: Watched::default(),
             state: watch::Sender::new(BrowserState::Starting(None)),
@@ -344,148 +351,6 @@ impl Shared {
                 Err(Failed::browser_died_of(warm.browser.death().as_ref()).failure)
             }
             Err(failed) => Err(failed.failure),
-        }
-    }
-
-    /// A context for one job.
-    async fn checkout(self: &Arc<Self>, asked: Asked<'_>) -> Result<Busy, Failure> {
-        let Asked { tenant, job, manner, deadline, allowed } = asked;
-        loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            // Listen before looking, or a place that comes free in between is missed.
-            changed.as_mut().enable();
-            if self.stop.is_cancelled() {
-                return Err(closed());
-            }
-            let found = self.contexts(|contexts| {
-                let own = if manner.is_kept() { contexts.warm(tenant) } else { None };
-                let spare = || if manner.takes_spares() { contexts.spare() } else { None };
-                match own.or_else(spare) {
-                    Some(warm) => Checkout::Warm(warm),
-                    None => contexts.place(),
-                }
-            });
-            match found {
-                Checkout::Warm(mut warm) => {
-                    let place = Place::taken(self);
-                    if warm.jobs == 0 && manner.takes_spares() {
-                        // It was nobody's, and becomes this job's.
-                        warm.manner = manner;
-                    }
-                    // Its tenant's rules may have changed.
-                    if warm.is_sound() && warm.manner == manner {
-                        return Ok(Busy::new(self, (tenant, job), warm, place));
-                    }
-                    // Not to be held against the next one that breaks.
-                    if fell_to_kernel(&warm.browser).is_some() {
-                        tracing::warn!("the kernel killed an idle renderer for want of memory");
-                    }
-                    checkout::close(self, warm, place);
-                }
-                Checkout::Open { evicted } => {
-                    let place = Place::taken(self);
-                    return self.open(asked, place, evicted).await;
-                }
-                Checkout::Wait => {
-                    timeout_at(deadline, changed).await.map_err(|_| no_context(allowed))?;
-                }
-            }
-        }
-    }
-
-    /// Opens a context in `place`, in a task of its own: if the job is
-    /// abandoned meanwhile, what was opened is closed before the place is free.
-    async fn open(
-        self: &Arc<Self>,
-        asked: Asked<'_>,
-        place: Place,
-        evicted: Option<Warm>,
-    ) -> Result<Busy, Failure> {
-        let (sender, receiver) = oneshot::channel();
-        let (shared, tenant) = (Arc::clone(self), Arc::clone(asked.tenant));
-        let Asked { job, manner, deadline, allowed, .. } = asked;
-        let opening = async move {
-            let asked = Asked { tenant: &tenant, job, manner, deadline, allowed };
-            let opened = shared.open_in(asked, place, evicted).await;
-            // Nobody waits any more: dropping it closes it.
-            drop(sender.send(opened));
-        };
-        self.tasks.spawn_on(opening, &self.runtime);
-        receiver.await.unwrap_or_else(|_| Err(closed()))
-    }
-
-    async fn open_in(
-        self: &Arc<Self>,
-        asked: Asked<'_>,
-        place: Place,
-        evicted: Option<Warm>,
-    ) -> Result<Busy, Failure> {
-        let Asked { tenant, job, manner, deadline, allowed } = asked;
-        if let Some(warm) = evicted {
-            // The new one may not be there before the old one is gone.
-            checkout::close_now(self, warm).await;
-        }
-        let number = self.next_number();
-        let (browser, user) = if manner.has_own_browser() {
-            (self.launch_own(number, deadline).await?, None)
-        } else {
-            let (browser, user) = self.wait_for_browser(deadline).await?;
-            (browser, Some(user))
-        };
-        // Not the document's time: nothing of it has been looked at yet.
-        let context = match browser.open_context(manner.context(), OPEN_TIMEOUT).await {
-            Ok(context) => context,
-            Err(error) => {
-                let hangs = matches!(error, CdpError::Timeout { .. });
-                if hangs {
-                    tracing::warn!(
-                        pid = browser.pid(),
-                        "the browser does not open contexts any more; replacing it"
-                    );
-                    browser.kill().await;
-                }
-                if manner.has_own_browser() {
-                    // Nobody else would ever end it.
-                    self.end_own(number, &browser).await;
-                }
-                let died = hangs.then(Failed::browser_died);
-                return Err(died.unwrap_or_else(|| Failed::from_cdp(&error, allowed)).failure);
-            }
-        };
-        self.counters(|counters| counters.opened += 1);
-        let page = Page::of(&context, self.config.scripts.time);
-        self.watch_idle(number, &context);
-        let opened = Instant::now();
-        let warm = Warm { number, context, page, browser, jobs: 0, opened, manner, user };
-        Ok(Busy::new(self, (tenant, job), warm, place))
-    }
-
-    /// A number for a context that is to be opened.
-    fn next_number(&self) -> u64 {
-        self.counters(|counters| {
-            counters.numbers += 1;
-            counters.numbers
-        })
-    }
-
-    /// The common browser, and a part in it, taken before anybody can replace it.
-    async fn wait_for_browser(&self, deadline: Instant) -> Result<(Browser, User), Failure> {
-        let mut state = self.state.subscribe();
-        loop {
-            match &*state.borrow_and_update() {
-                BrowserState::Ready(common) if !common.browser.is_dead() => {
-                    return Ok((common.browser.clone(), common.user()));
-                }
-                BrowserState::Ready(_) | BrowserState::Starting(_) => {}
-                BrowserState::Unavailable(failure) => return Err(failure.clone()),
-                BrowserState::Closed => return Err(closed()),
-            }
-            match timeout_at(deadline, state.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(closed()),
-                Err(_) => return Err(no_browser()),
-            }
         }
     }
 

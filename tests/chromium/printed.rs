@@ -33,6 +33,7 @@ pub(crate) fn config() -> PoolConfig {
         launcher: Launcher::start().unwrap(),
         browser: support::jailed(),
         max_contexts: 4,
+        enough: usize::MAX,
         isolation: Isolation::Tenant,
         scripts: ScriptPolicy { allowed: true, time: Duration::from_secs(5) },
         max_timeout: Duration::from_secs(60),
