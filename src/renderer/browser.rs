@@ -15,7 +15,6 @@
 //! jail's pid namespace, with which the kernel kills the rest, or without a
 //! jail the process group.
 
-use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +22,6 @@ use std::time::Duration;
 
 use chromiumoxide::cdp::browser_protocol::browser::{CloseParams, GetVersionParams};
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -39,11 +37,9 @@ pub use super::launch::{BrowserConfig, DEFAULT_OOM_SCORE_ADJ, LaunchError, PROFI
 use super::launcher::{Child, Launcher, SpawnRequest};
 use super::processes::{self, Process};
 use super::profile::Profile;
+use super::renderers::Renderers;
 use super::supervisor::{self, Supervisor};
 use super::{rlimits, verify};
-
-/// Renderers that belong to a context, by pid and start time.
-pub(super) type Claimed = Arc<Mutex<HashSet<(u32, u64)>>>;
 
 #[derive(Debug)]
 struct Inner {
@@ -51,7 +47,7 @@ struct Inner {
     child: Arc<Child>,
     gone: CancellationToken,
     fence: Option<Arc<dyn Fence>>,
-    claimed: Claimed,
+    renderers: Arc<Renderers>,
     kind: EngineKind,
     product: String,
     close_timeout: Duration,
@@ -161,8 +157,8 @@ impl Browser {
         let framed = options.frames || self.inner.kind == EngineKind::Chromium;
         let options = ContextOptions { frames: framed, ..options };
         let connection = self.inner.connection.clone();
-        let claimed = Arc::clone(&self.inner.claimed);
-        let open = Context::open(connection, claimed, self.pid(), options, timeout);
+        let renderers = Arc::clone(&self.inner.renderers);
+        let open = Context::open(connection, renderers, options, timeout);
         // A task of its own, so that an abandoned opening still learns the
         // context's id and disposes of it. It ends at the time-out.
         match tokio::spawn(open).await {
@@ -334,10 +330,10 @@ impl Start {
         tokio::spawn(supervisor.run());
         let mut inner = Inner {
             connection,
+            renderers: Arc::new(Renderers::of(self.child.pid())),
             child: self.child,
             gone: self.gone,
             fence,
-            claimed: Claimed::default(),
             kind: config.engine.kind,
             product: String::new(),
             close_timeout: config.close_timeout,

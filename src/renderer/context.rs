@@ -24,15 +24,15 @@ use chromiumoxide::cdp::browser_protocol::target::{
     DisposeBrowserContextParams,
 };
 use chromiumoxide::cdp::js_protocol::heap_profiler::CollectGarbageParams;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
 use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::browser::Claimed;
 use super::cdp::{CdpError, Connection, Session};
 use super::contain;
-use super::processes::{self, Kind};
+use super::processes;
+use super::renderers::{Renderer, Renderers, Turn};
 
 /// How long a renderer may take to vanish after SIGKILL.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
@@ -46,13 +46,6 @@ pub struct ContextOptions {
     pub frames: bool,
     /// Whether the document's scripts run.
     pub scripts: bool,
-}
-
-#[derive(Debug)]
-struct Renderer {
-    pid: u32,
-    started: u64,
-    handle: Arc<OwnedFd>,
 }
 
 /// Kills one renderer process, and no other that gets its number later.
@@ -124,8 +117,7 @@ fn dispose(connection: &Connection, id: BrowserContextId) {
 impl Context {
     pub(super) async fn open(
         connection: Connection,
-        claimed: Claimed,
-        browser_pid: u32,
+        renderers: Arc<Renderers>,
         options: ContextOptions,
         timeout: Duration,
     ) -> Result<Self, CdpError> {
@@ -148,15 +140,22 @@ impl Context {
         (params.width, params.height) = (Some(1), Some(1));
         params.enable_begin_frame_control = (!options.frames).then_some(true);
 
-        // One opening at a time, so that the renderer that appears is this one's.
+        // One opening at a time, until the renderer that appears is known to be this one's.
         let method = "Target.createTarget";
-        let mut renderers = tokio::time::timeout_at(deadline, claimed.lock())
-            .await
-            .map_err(|_| CdpError::Timeout { method, after: timeout })?;
+        let mut turn = Some(
+            tokio::time::timeout_at(deadline, renderers.turn())
+                .await
+                .map_err(|_| CdpError::Timeout { method, after: timeout })?,
+        );
         let target = connection.call(params, left()).await?.target_id;
         let mut params = AttachToTargetParams::new(target.clone());
         params.flatten = Some(true);
         let attached = connection.call(params, left()).await?;
+        // It has most of its start before it, in which others need not wait.
+        let mut renderer = turn.as_ref().and_then(Turn::find);
+        if renderer.is_some() {
+            turn = None;
+        }
         let session = connection.session(attached.session_id.inner());
         let disabled = SetScriptExecutionDisabledParams::new(!options.scripts);
         tokio::try_join!(
@@ -164,24 +163,11 @@ impl Context {
             async { session.call(disabled, left()).await.map(drop) },
         )
         .inspect_err(|_| session.forget())?;
-        let alive: Vec<_> = processes::tree(Path::new("/proc"), browser_pid)
-            .into_iter()
-            .filter(|process| process.kind == Kind::Renderer)
-            .map(|process| (process.pid, process.started))
-            .collect();
-        renderers.retain(|renderer| alive.contains(renderer));
-        let fresh: Vec<_> = alive.into_iter().filter(|one| !renderers.contains(one)).collect();
-        for (pid, _) in &fresh {
-            contain::offer(*pid);
-        }
-        let renderer = match fresh[..] {
-            [(pid, started)] => watch(pid, started),
-            // Two at once: one is a child frame's. Better no answer than a wrong one.
-            _ => None,
-        };
-        renderers.extend(renderer.as_ref().map(|r| (r.pid, r.started)));
-        drop(renderers);
+        renderer = renderer.or_else(|| turn.as_ref().and_then(Turn::find));
+        drop(turn);
         if let Some(renderer) = &renderer {
+            // Only now: Chromium gives it a score of its own when it has forked it.
+            contain::offer(renderer.pid);
             tokio::spawn(notice_end(Arc::clone(&renderer.handle), session.clone()));
         }
         let id = unfinished.id.take();
@@ -278,12 +264,4 @@ async fn notice_end(renderer: Arc<OwnedFd>, session: Session) {
         () = session.gone().cancelled() => {}
         true = contain::ended(&renderer, Duration::MAX) => session.end(),
     }
-}
-
-/// A handle on a renderer, if it is still the one that was seen.
-fn watch(pid: u32, started: u64) -> Option<Renderer> {
-    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
-    let handle = Arc::new(pidfd_open(raw, PidfdFlags::empty()).ok()?);
-    let same = processes::started(Path::new("/proc"), pid) == Some(started);
-    same.then_some(Renderer { pid, started, handle })
 }

@@ -33,6 +33,7 @@ pub mod paper;
 pub mod pdf;
 pub mod processes;
 pub mod profile;
+mod renderers;
 mod rlimits;
 mod supervisor;
 pub(crate) mod tags;

@@ -80,6 +80,33 @@ pub fn tree(proc: &Path, root: u32) -> Vec<Process> {
     found
 }
 
+/// Pid and start of each renderer that one of the zygotes has forked, by asking only
+/// them; `None` if they cannot be asked. One that was forked a moment ago, and is
+/// called a zygote still, counts.
+#[must_use]
+pub fn renderers_of(proc: &Path, zygotes: &[u32]) -> Option<Vec<(u32, u64)>> {
+    if zygotes.is_empty() {
+        return None;
+    }
+    let mut found = Vec::new();
+    for zygote in zygotes {
+        let zygote = zygote.to_string();
+        let list = proc.join(&zygote).join("task").join(&zygote).join("children");
+        let children = std::fs::read_to_string(list).ok()?;
+        for pid in children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()) {
+            if zygotes.contains(&pid) {
+                continue;
+            }
+            let cmdline = std::fs::read(proc.join(pid.to_string()).join("cmdline"));
+            let forked = kind(&cmdline.unwrap_or_default());
+            if matches!(forked, Kind::Renderer | Kind::Zygote) {
+                found.extend(started(proc, pid).map(|started| (pid, started)));
+            }
+        }
+    }
+    Some(found)
+}
+
 /// When `pid` started, in clock ticks since boot; `None` if it is gone.
 #[must_use]
 pub fn started(proc: &Path, pid: u32) -> Option<u64> {
@@ -169,6 +196,31 @@ mod tests {
         assert!(group_alive(dir.path(), 9) && !group_alive(dir.path(), 8));
         put(6, "Z", 9);
         assert!(!group_alive(dir.path(), 9));
+    }
+
+    #[test]
+    fn zygotes_are_asked_for_what_they_forked() {
+        let dir = tempfile::tempdir().unwrap();
+        let proc = dir.path();
+        let children = |pid: u32, list: &str| {
+            let task = proc.join(format!("{pid}/task/{pid}"));
+            std::fs::create_dir_all(&task).unwrap();
+            std::fs::write(task.join("children"), list).unwrap();
+        };
+        put(proc, 12, 11, "/u/c\0--type=zygote\0--no-zygote-sandbox\0");
+        children(12, "15 ");
+        put(proc, 15, 12, "/u/c --type=gpu-process");
+        put(proc, 13, 11, "/u/c\0--type=zygote\0");
+        children(13, "14 ");
+        put(proc, 14, 13, "/u/c\0--type=zygote\0");
+        children(14, "20 21 22 23");
+        put(proc, 20, 14, "/u/c --type=renderer");
+        put(proc, 21, 14, "/u/c\0--type=zygote\0");
+        put(proc, 22, 14, "");
+        assert_eq!(renderers_of(proc, &[12, 13, 14]), Some(vec![(20, 200), (21, 210)]));
+        std::fs::remove_file(proc.join("14/task/14/children")).unwrap();
+        assert_eq!(renderers_of(proc, &[12, 13, 14]), None, "it cannot be asked");
+        assert_eq!(renderers_of(proc, &[]), None);
     }
 
     #[test]

@@ -320,23 +320,47 @@ impl Run<'_> {
         Ok((pdf, u32::try_from(pages).unwrap_or(u32::MAX)))
     }
 
-    /// Sets style sheet, viewport and media, where they are not set already.
+    /// Sets style sheet, viewport and media, where they are not set already: all at once,
+    /// since each takes a way through three processes.
     async fn prepare(&mut self, plan: &Plan) -> Result<(), Failed> {
-        if self.page.media != Some(self.options.media) {
-            let name = match self.options.media {
-                Media::Print => "print",
-                Media::Screen => "screen",
-            };
-            self.page.media = None;
-            self.call(SetEmulatedMediaParams::builder().media(name).build()).await?;
-            self.page.media = Some(self.options.media);
-        }
-        self.set_viewport(plan.viewport_width(), 1).await?;
-        if self.page.css != plan.css {
-            self.evaluate::<serde::de::IgnoredAny>(&probe::adopt(&plan.css)).await?;
+        let (viewport, media) = ((plan.viewport_width(), 1), self.options.media);
+        let is_new = (
+            self.page.media != Some(media),
+            self.page.viewport != viewport,
+            self.page.css != plan.css,
+        );
+        let result = tokio::try_join!(
+            async { if is_new.0 { self.send_media(media).await } else { Ok(()) } },
+            async { if is_new.1 { self.send_viewport(viewport).await } else { Ok(()) } },
+            async { if is_new.2 { self.send_css(&plan.css).await } else { Ok(()) } },
+        );
+        if result.is_err() {
+            // Which of them came to be is not known.
+            (self.page.media, self.page.viewport) = (None, (0, 0));
+            self.page.css.clear();
+        } else {
+            (self.page.media, self.page.viewport) = (Some(media), viewport);
             self.page.css.clone_from(&plan.css);
         }
-        Ok(())
+        result.map(drop)
+    }
+
+    async fn send_media(&self, media: Media) -> Result<(), Failed> {
+        let name = match media {
+            Media::Print => "print",
+            Media::Screen => "screen",
+        };
+        self.call(SetEmulatedMediaParams::builder().media(name).build()).await.map(drop)
+    }
+
+    async fn send_viewport(&self, (width, height): (u32, u32)) -> Result<(), Failed> {
+        let (width, height) = (i64::from(width), i64::from(height));
+        let params = SetDeviceMetricsOverrideParams::new(width, height, 1.0, false);
+        self.call(params).await.map(drop)
+    }
+
+    async fn send_css(&self, css: &str) -> Result<(), Failed> {
+        self.evaluate::<serde::de::IgnoredAny>(&probe::adopt(css)).await.map(drop)
     }
 
     /// The viewport decides what a roll measures and which of several images
@@ -344,8 +368,7 @@ impl Run<'_> {
     async fn set_viewport(&mut self, width: u32, height: u32) -> Result<(), Failed> {
         if self.page.viewport != (width, height) {
             self.page.viewport = (0, 0);
-            let (w, h) = (i64::from(width), i64::from(height));
-            self.call(SetDeviceMetricsOverrideParams::new(w, h, 1.0, false)).await?;
+            self.send_viewport((width, height)).await?;
             self.page.viewport = (width, height);
         }
         Ok(())
