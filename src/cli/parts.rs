@@ -283,6 +283,7 @@ pub(super) fn pool(
         max_contexts: contexts,
         // One more than the cores: while one waits for a reply, no core does.
         enough: cores() + 1,
+        patience: crate::pool::PATIENCE,
         isolation: renderer.isolation,
         scripts: ScriptPolicy {
             allowed: renderer.scripts == values::Scripts::On,

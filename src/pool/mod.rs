@@ -15,7 +15,7 @@
 //! Failures: `browser_unavailable` while no browser can be launched,
 //! `browser_died` if it dies under the job, `no_context` if no place came free
 //! in time, `scripts_refused` where a job's scripts may not run, those of
-//! [`Limits`], and those of [`Page::render`].
+//! [`Limits`], and those of [`Page::render`](crate::renderer::page::Page::render).
 
 mod canary;
 mod checkout;
@@ -65,6 +65,7 @@ use supervisor::BrowserState;
 
 pub use crate::job::Isolation;
 pub use manner::ScriptPolicy;
+pub use opening::PATIENCE;
 pub use status::{PoolStatus, Renderer};
 
 /// A browser that does not open a context within this hangs (80 ms is usual).
@@ -104,6 +105,8 @@ pub struct PoolConfig {
     /// So many renders at once leave no core idle: from there on a job waits a moment
     /// for its tenant's context before another is opened.
     pub enough: usize,
+    /// That moment; see [`PATIENCE`].
+    pub patience: Duration,
 }
 
 /// What a job asks for when it wants a context.

@@ -24,13 +24,13 @@ use crate::renderer::cdp::CdpError;
 use crate::renderer::page::{Failed, Page};
 
 /// About what opening a context takes while all cores are busy.
-const PATIENCE: Duration = Duration::from_millis(100);
+pub const PATIENCE: Duration = Duration::from_millis(100);
 
 impl Shared {
     /// A context for one job.
     pub(super) async fn checkout(self: &Arc<Self>, asked: Asked<'_>) -> Result<Busy, Failure> {
         let Asked { tenant, job, manner, deadline, allowed } = asked;
-        let mut patient_until = manner.is_kept().then(|| Instant::now() + PATIENCE);
+        let mut patient_until = manner.is_kept().then(|| Instant::now() + self.config.patience);
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);

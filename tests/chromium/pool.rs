@@ -97,6 +97,34 @@ async fn a_tenant_may_have_several_contexts_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_enough_is_rendered_a_job_waits_for_its_tenants_context() {
+    let config = PoolConfig { enough: 1, patience: PATIENCE, ..config() };
+    let pool = Arc::new(Pool::start(config));
+    let html = page("<p>Total");
+    let job = |tenant: &'static str| {
+        let (pool, html) = (Arc::clone(&pool), html.clone());
+        async move { pool.render(request(tenant, &html, none())).await.unwrap().pages }
+    };
+    assert_eq!(tokio::join!(job("a"), job("a"), job("a"), job("b"), job("b")), (1, 1, 1, 1, 1));
+    let status = pool.status();
+    assert_eq!((status.opened, status.idle), (2, 2), "one for each tenant");
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waited_long_enough_has_another_context_opened() {
+    let patience = Duration::from_millis(50);
+    let pool = Arc::new(Pool::start(PoolConfig { enough: 1, patience, ..config() }));
+    let slow = start_heavy(&pool, request("a", &heavy(), none())).await;
+    let quick = pool.render(request("a", &page("<p>Total"), none())).await.unwrap();
+    assert_eq!(quick.pages, 1);
+    assert!(!slow.is_finished(), "nobody waits for what takes so long");
+    assert_eq!(pool.status().opened, 2);
+    slow.abort();
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn there_are_never_more_contexts_than_the_bound() {
     let pool = Arc::new(Pool::start(PoolConfig { max_contexts: 5, ..config() }));
     pool.ready().await.unwrap();

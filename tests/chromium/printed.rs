@@ -34,6 +34,7 @@ pub(crate) fn config() -> PoolConfig {
         browser: support::jailed(),
         max_contexts: 4,
         enough: usize::MAX,
+        patience: Duration::ZERO,
         isolation: Isolation::Tenant,
         scripts: ScriptPolicy { allowed: true, time: Duration::from_secs(5) },
         max_timeout: Duration::from_secs(60),
