@@ -385,7 +385,8 @@ mod tests {
         ] {
             assert!(look(html, 10).may_navigate, "{html}");
         }
-        let plain = "<meta charset=utf-8><style>p{color:red}</style><p>iframe<img src=x><svg></svg>";
+        let plain =
+            "<meta charset=utf-8><style>p{color:red}</style><p>iframe<img src=x><svg></svg>";
         assert!(!look(plain, 10).may_navigate);
     }
 

@@ -42,7 +42,10 @@ impl Page {
     async fn arrived(&mut self, deadline: Instant, left: Duration) -> Result<(), CdpError> {
         const METHOD: &str = "Page.frameNavigated";
         let Some(strays) = &mut self.strays else {
-            return Err(CdpError::Malformed { method: METHOD, detail: "nobody listens".to_owned() });
+            return Err(CdpError::Malformed {
+                method: METHOD,
+                detail: "nobody listens".to_owned(),
+            });
         };
         let news = async {
             loop {
