@@ -21,14 +21,15 @@ use crate::documents::Document;
 use crate::drain::Done;
 use crate::machine::renderer_pids;
 use crate::report::Goal::{AtLeast, AtMost};
-use crate::report::{Report, log, median, range};
+use crate::report::{Report, log, median, number, range};
 use crate::rig::Worker;
 use crate::server::{Keeps, Redis};
 use crate::throughput::rate;
 use crate::{Bench, pipe};
 
 const TENANTS: usize = 6;
-/// Before the engine changes; the worker takes some more to see it.
+/// Before the engine changes, and after the last time; the worker takes some more to see
+/// it.
 const QUIET: Duration = Duration::from_millis(1500);
 /// After a replacement, until the next stretch counts as before one.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -50,8 +51,8 @@ pub(crate) fn measure(bench: &mut Bench) {
         "Recycling",
         &format!(
             "{TENANTS} tenants with one receipt each under way, all the time: while the browser is \
-             replaced, several times, beside the stretch before each; and with contexts that serve \
-             100 jobs beside contexts that serve 5,000, in turns."
+             replaced, several times, beside the stretches before and after each; and with contexts \
+             that serve 100 jobs beside contexts that serve 5,000, in turns."
         ),
     );
     let redis = Redis::start(Keeps::File);
@@ -91,11 +92,14 @@ impl Run {
     }
 }
 
-/// One replacement: from `quiet` to `begin` all is as usual, until `end` it goes on.
-struct Cycle {
-    quiet: Instant,
-    begin: Instant,
-    end: Instant,
+/// From then until then.
+type Stretch = (Instant, Instant);
+
+/// Replacements, and what is between them: one more.
+#[derive(Default)]
+struct Course {
+    quiet: Vec<Stretch>,
+    replacing: Vec<Stretch>,
 }
 
 fn replace(bench: &mut Bench, redis: &Redis) -> Vec<Run> {
@@ -104,7 +108,7 @@ fn replace(bench: &mut Bench, redis: &Redis) -> Vec<Run> {
     let worker = Worker::start(redis, "recycle-browser", &["renderer.look_every=1s", &path]);
     let mut log = Log::open(log("recycle-browser"));
     let stop = AtomicBool::new(false);
-    let (began, cycles, runs) = std::thread::scope(|scope| {
+    let (course, runs) = std::thread::scope(|scope| {
         let (worker, stop) = (&worker, &stop);
         let stopping = Done(stop);
         let tenants: Vec<_> = (0..TENANTS)
@@ -116,83 +120,91 @@ fn replace(bench: &mut Bench, redis: &Redis) -> Vec<Run> {
             .collect();
         // All tenants have their contexts then.
         std::thread::sleep(SECOND);
-        let began = Instant::now();
-        let cycles: Vec<Cycle> =
-            (0..bench.size(4, 1)).map(|_| Cycle::of(&mut installed, &mut log)).collect();
+        let course = Course::of(bench.size(3, 1), &mut installed, &mut log);
         drop(stopping);
         let runs: Vec<Run> = tenants.into_iter().map(|tenant| tenant.join().unwrap()).collect();
-        (began, cycles, runs)
+        (course, runs)
     });
     let mut ends: Vec<Instant> = runs.iter().flat_map(|run| run.ends.iter().copied()).collect();
     ends.sort();
-    tell(&mut bench.report, &cycles, &ends);
-    bench.report.keep("course of the replacements", course(began, &cycles, &ends));
+    tell(&mut bench.report, &course, &ends);
+    bench.report.keep("course of the replacements", course.windows(&ends));
     runs
 }
 
-impl Cycle {
-    fn of(installed: &mut Installed, log: &mut Log) -> Self {
+impl Course {
+    fn of(replacements: usize, installed: &mut Installed, log: &mut Log) -> Self {
+        let mut course = Self::default();
+        for _ in 0..replacements {
+            let quiet = Instant::now();
+            std::thread::sleep(QUIET);
+            installed.turn();
+            let begin = log.moment("trying a new browser");
+            course.quiet.push((quiet, begin));
+            course.replacing.push((begin, log.moment("the old browser is gone")));
+            std::thread::sleep(SETTLE);
+        }
         let quiet = Instant::now();
-        std::thread::sleep(QUIET);
-        installed.turn();
-        let begin = log.moment("trying a new browser");
-        let end = log.moment("the old browser is gone");
-        std::thread::sleep(SETTLE);
-        Self { quiet, begin, end }
+        std::thread::sleep(QUIET * 2);
+        course.quiet.push((quiet, Instant::now()));
+        course
+    }
+
+    /// How many ended a second in each half second, and when the replacements were.
+    fn windows(&self, ends: &[Instant]) -> Value {
+        let (began, ended) = (self.quiet[0].0, self.quiet.last().unwrap().1);
+        let froms = (0..).map(|step: u32| began + WINDOW * step);
+        let froms = froms.take_while(|from| *from + WINDOW <= ended);
+        let rates: Vec<f64> = froms.map(|from| a_second(ends, (from, from + WINDOW))).collect();
+        let since = |at: Instant| (at - began).as_secs_f64();
+        let replacing = self.replacing.iter().map(|(from, to)| [since(*from), since(*to)]);
+        let replacing: Vec<[f64; 2]> = replacing.collect();
+        json!({ "window_s": WINDOW.as_secs_f64(), "rates": rates, "replacements_s": replacing })
     }
 }
 
-fn tell(report: &mut Report, cycles: &[Cycle], ends: &[Instant]) {
-    let rates = |of: fn(&Cycle) -> (Instant, Instant)| -> Vec<f64> {
-        cycles.iter().map(of).map(|(from, to)| rate(count(ends, from, to), to - from)).collect()
+fn tell(report: &mut Report, course: &Course, ends: &[Instant]) {
+    let rates = |stretches: &[Stretch]| -> Vec<f64> {
+        stretches.iter().map(|stretch| a_second(ends, *stretch)).collect()
     };
-    let before = rates(|cycle| (cycle.quiet, cycle.begin));
-    let during = rates(|cycle| (cycle.begin, cycle.end));
-    let ratios: Vec<f64> = during.iter().zip(&before).map(|(now, then)| now / then).collect();
-    let took: Vec<f64> =
-        cycles.iter().map(|cycle| (cycle.end - cycle.begin).as_secs_f64()).collect();
-    report.figure("before a replacement", median(&before), "/s", &range(&before));
-    report.figure("while the browser is replaced", median(&during), "/s", &range(&during));
-    let what = "while it is replaced, of the rate before";
+    let (quiet, replacing) = (rates(&course.quiet), rates(&course.replacing));
+    // The machine's own speed moves: what was before and what came after count alike.
+    let beside = quiet.windows(2).map(|sides| (sides[0] + sides[1]) / 2.0);
+    let ratios: Vec<f64> = replacing.iter().zip(beside).map(|(now, usual)| now / usual).collect();
+    report.figure("before and after a replacement", median(&quiet), "/s", &range(&quiet));
+    report.figure("while the browser is replaced", median(&replacing), "/s", &range(&replacing));
+    let what = "while it is replaced, of the rate before and after";
     report.goal(what, median(&ratios), "", AtLeast(0.90), &range(&ratios));
-    let lowest = |of: fn(&Cycle) -> (Instant, Instant)| {
-        cycles.iter().map(of).map(|(from, to)| lowest_second(ends, from, to)).min().unwrap()
+    let lowest = |stretches: &[Stretch]| {
+        stretches.iter().map(|stretch| lowest_second(ends, *stretch)).min().unwrap() as f64
     };
-    let usual = lowest(|cycle| (cycle.quiet, cycle.begin));
     report.figure(
         "the lowest second meanwhile",
-        lowest(|cycle| (cycle.begin, cycle.end)) as f64,
+        lowest(&course.replacing),
         "/s",
-        &format!("of the seconds before: {usual} /s"),
+        &format!("before and after: {} /s", number(lowest(&course.quiet))),
     );
-    let most = format!("{}; new browser and test document included", range(&took));
-    report.figure("a replacement takes", median(&took), "s", &most);
+    let took: Vec<f64> =
+        course.replacing.iter().map(|(from, to)| (*to - *from).as_secs_f64()).collect();
+    let seen = format!("{}; new browser and test document included", range(&took));
+    report.figure("a replacement takes", median(&took), "s", &seen);
 }
 
-/// How many ended from then until then.
-fn count(ends: &[Instant], from: Instant, to: Instant) -> usize {
+/// How many ended in a stretch.
+fn count(ends: &[Instant], (from, to): Stretch) -> usize {
     ends.partition_point(|end| *end < to) - ends.partition_point(|end| *end < from)
 }
 
+fn a_second(ends: &[Instant], stretch: Stretch) -> f64 {
+    rate(count(ends, stretch), stretch.1 - stretch.0)
+}
+
 /// The fewest in any second of a stretch.
-fn lowest_second(ends: &[Instant], from: Instant, to: Instant) -> usize {
+fn lowest_second(ends: &[Instant], (from, to): Stretch) -> usize {
     let begins = (0..).map(|step: u32| from + SECOND / 10 * step);
     // Of a shorter stretch, the second from its begin.
     let begins = begins.take_while(|begin| *begin == from || *begin + SECOND <= to);
-    begins.map(|begin| count(ends, begin, begin + SECOND)).min().unwrap()
-}
-
-/// How many a second in each half second, and when the replacements were.
-fn course(began: Instant, cycles: &[Cycle], ends: &[Instant]) -> Value {
-    let last = cycles.last().unwrap().end + SETTLE;
-    let windows = (0..).map(|step: u32| began + WINDOW * step);
-    let windows = windows.take_while(|from| *from + WINDOW <= last);
-    let rates: Vec<f64> =
-        windows.map(|from| rate(count(ends, from, from + WINDOW), WINDOW)).collect();
-    let since = |at: Instant| (at - began).as_secs_f64();
-    let spans: Vec<[f64; 2]> =
-        cycles.iter().map(|cycle| [since(cycle.begin), since(cycle.end)]).collect();
-    json!({ "window_s": WINDOW.as_secs_f64(), "rates": rates, "replacements_s": spans })
+    begins.map(|begin| count(ends, (begin, begin + SECOND))).min().unwrap()
 }
 
 /// Contexts that serve few jobs beside such that serve many. All contexts are due at
@@ -223,7 +235,7 @@ fn often(bench: &mut Bench, redis: &Redis) -> Vec<Run> {
     };
     let opened = |at: usize| pids[at].len() - before[at];
     let report = &mut bench.report;
-    let seen = |at: usize| format!("{}; {} contexts opened meanwhile", rounds(at), opened(at));
+    let seen = |at: usize| format!("{}; contexts opened meanwhile: {}", rounds(at), opened(at));
     report.figure("contexts that serve 5,000 jobs", sum(0), "/s", &seen(0));
     report.figure("contexts that serve 100 jobs", sum(1), "/s", &seen(1));
     let ratio = sum(1) / sum(0);
