@@ -27,7 +27,7 @@ struct Look {
 type What = fn(&Look) -> f64;
 
 /// Ends the looking, also where a reply is missing and all else is given up.
-struct Done<'a>(&'a AtomicBool);
+pub(crate) struct Done<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {

@@ -71,9 +71,14 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
+    /// As many as print at once, in a browser of their own.
     pub(crate) fn new(documents: &[Document]) -> Self {
-        let mut pipe = Pipe::launch();
-        let pages = (0..at_once()).map(|_| Page::open(&mut pipe, documents)).collect();
+        Self::of(Pipe::launch(), documents, at_once())
+    }
+
+    /// So many in that browser.
+    pub(crate) fn of(mut pipe: Pipe, documents: &[Document], pages: usize) -> Self {
+        let pages = (0..pages).map(|_| Page::open(&mut pipe, documents)).collect();
         // Calls to open pages had lower numbers.
         Self { pipe, pages, sent: 1_000_000 }
     }
@@ -101,7 +106,19 @@ impl Floor {
         began.elapsed()
     }
 
-    fn begin(&mut self, page: usize) {
+    /// Goes on with what was read from the browser; a page whose job is done now.
+    pub(crate) fn done(&mut self) -> Option<usize> {
+        loop {
+            let answer = self.pipe.told()?;
+            let page = usize::try_from(answer.id).unwrap() % self.pages.len();
+            if self.advance(page, &answer) {
+                return Some(page);
+            }
+        }
+    }
+
+    /// Begins the next job of a page, which has none.
+    pub(crate) fn begin(&mut self, page: usize) {
         let at = &mut self.pages[page];
         at.work = at.jobs % at.works.len();
         at.jobs += 1;

@@ -34,10 +34,15 @@ fn tree(pid: u32) -> Vec<(u32, Kind)> {
     tree.into_iter().map(|process| (process.pid, process.kind)).collect()
 }
 
+/// Each renderer below `pid`.
+pub(crate) fn renderer_pids(pid: u32) -> Vec<u32> {
+    let renderers = tree(pid).into_iter().filter(|(_, kind)| *kind == Kind::Renderer);
+    renderers.map(|(pid, _)| pid).collect()
+}
+
 /// Private megabytes of each renderer below `pid`, the largest first.
 pub(crate) fn renderers(pid: u32) -> Vec<f64> {
-    let renderers = tree(pid).into_iter().filter(|(_, kind)| *kind == Kind::Renderer);
-    let mut sizes: Vec<f64> = renderers.filter_map(|(pid, _)| private(pid)).collect();
+    let mut sizes: Vec<f64> = renderer_pids(pid).into_iter().filter_map(private).collect();
     sizes.sort_by(|a, b| b.total_cmp(a));
     sizes
 }

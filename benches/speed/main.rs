@@ -1,8 +1,8 @@
 //! How fast it is: the floor, throughput, latency, memory, start, big documents, a long
-//! drain, and what others do, with their goals.
+//! drain, what others do, how many browsers, and what replacing one costs, with their goals.
 //!
 //! ```text
-//! cargo bench --bench speed                    all of it: about ten minutes
+//! cargo bench --bench speed                    all of it: about twelve minutes
 //! cargo bench --bench speed -- --quick         a smoke test: two minutes, no goals
 //! cargo bench --bench speed -- floor           Chromium alone, over a bare pipe
 //! cargo bench --bench speed -- throughput      through Redis beside the floor
@@ -13,6 +13,8 @@
 //! cargo bench --bench speed -- big             1,000 and 5,000 rows, 5 MB of images
 //! cargo bench --bench speed -- drain 100000    a backlog of so many (5,000)
 //! cargo bench --bench speed -- peers           what a team would otherwise build
+//! cargo bench --bench speed -- browsers        the same contexts in 1, 2, 4 and 12 browsers
+//! cargo bench --bench speed -- recycle         a browser replaced, and contexts, under load
 //! ```
 //!
 //! `KEY=VALUE` among the words is a setting of the workers (`renderer.nice=0` where other
@@ -38,6 +40,7 @@
 )]
 
 mod big;
+mod browsers;
 mod chart;
 mod documents;
 mod drain;
@@ -50,6 +53,7 @@ mod memory;
 mod naive;
 mod peers;
 mod pipe;
+mod recycle;
 mod report;
 mod rig;
 #[path = "../common/server.rs"]
@@ -79,7 +83,7 @@ impl Bench {
 }
 
 type Part = (&'static str, fn(&mut Bench));
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 11] = [
     ("floor", throughput::floor),
     ("throughput", throughput::measure),
     ("latency", latency::measure),
@@ -89,6 +93,8 @@ const PARTS: [Part; 9] = [
     ("big", big::measure),
     ("drain", drain::measure),
     ("peers", peers::measure),
+    ("browsers", browsers::measure),
+    ("recycle", recycle::measure),
 ];
 
 fn main() {

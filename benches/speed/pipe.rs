@@ -115,6 +115,16 @@ impl Pipe {
         pipe
     }
 
+    /// The process below which all of the browser is.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the browser writes to, to wait for several of them.
+    pub(crate) fn replies(&self) -> &File {
+        &self.replies
+    }
+
     /// What the browser calls itself.
     pub(crate) fn product(&mut self) -> String {
         let version = self.call(None, "Browser.getVersion", &json!({}));
@@ -146,7 +156,17 @@ impl Pipe {
     /// Waits for the next answer; events are passed over.
     pub(crate) fn answer(&mut self) -> Answer {
         loop {
-            let place = self.message();
+            if let Some(answer) = self.told() {
+                return answer;
+            }
+            self.read_more();
+        }
+    }
+
+    /// The next answer in what was read already, if there is one; events are passed over.
+    pub(crate) fn told(&mut self) -> Option<Answer> {
+        loop {
+            let place = self.message()?;
             let text = &self.read[place.clone()];
             let Some(rest) = text.strip_prefix(b"{\"id\":") else { continue };
             let digits = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap();
@@ -154,7 +174,7 @@ impl Pipe {
             let told = String::from_utf8_lossy(&text[..text.len().min(400)]);
             assert!(rest[digits..].starts_with(b",\"result\":"), "Chromium refuses: {told}");
             let begin = place.end - rest.len() + digits + b",\"result\":".len();
-            return Answer { id, place: begin..place.end };
+            return Some(Answer { id, place: begin..place.end });
         }
     }
 
@@ -170,21 +190,23 @@ impl Pipe {
         values.next().unwrap().unwrap()
     }
 
-    fn message(&mut self) -> Range<usize> {
-        loop {
-            if let Some(end) = self.read[self.looked..].iter().position(|byte| *byte == 0) {
-                let end = self.looked + end;
-                let place = self.next..end;
-                (self.next, self.looked) = (end + 1, end + 1);
-                return place;
-            }
-            // What was answered is not looked at any more.
-            self.read.drain(..self.next);
-            (self.next, self.looked) = (0, self.read.len());
-            let count = self.replies.read(&mut self.chunk).unwrap();
-            assert!(count > 0, "Chromium has ended");
-            self.read.extend_from_slice(&self.chunk[..count]);
-        }
+    /// Reads what there is, and waits where there is nothing. Answers from before are
+    /// gone then.
+    pub(crate) fn read_more(&mut self) {
+        // What was answered is not looked at any more.
+        self.read.drain(..self.next);
+        (self.next, self.looked) = (0, self.read.len());
+        let count = self.replies.read(&mut self.chunk).unwrap();
+        assert!(count > 0, "Chromium has ended");
+        self.read.extend_from_slice(&self.chunk[..count]);
+    }
+
+    fn message(&mut self) -> Option<Range<usize>> {
+        let end = self.read[self.looked..].iter().position(|byte| *byte == 0)?;
+        let end = self.looked + end;
+        let place = self.next..end;
+        (self.next, self.looked) = (end + 1, end + 1);
+        Some(place)
     }
 }
 

@@ -122,14 +122,19 @@ impl Producer {
 
     /// Takes the reply of a job, which must be a PDF; says how many bytes it had.
     pub(crate) fn take(&mut self, name: &str) -> usize {
+        self.reply(name).unwrap_or_else(|instead| panic!("{instead}"))
+    }
+
+    /// Takes the reply of a job; says how many bytes it had, or what there was instead
+    /// of a PDF.
+    pub(crate) fn reply(&mut self, name: &str) -> Result<usize, String> {
         let reply: Option<(String, Vec<u8>)> =
             self.redis.blpop(self.key(&format!("reply:{name}")), PATIENCE).unwrap();
-        let (_, reply) = reply.unwrap_or_else(|| panic!("no reply for {name} in {PATIENCE} s"));
+        let (_, reply) = reply.ok_or_else(|| format!("no reply for {name} in {PATIENCE} s"))?;
         let end = reply.iter().position(|byte| *byte == b'\n').unwrap_or(reply.len());
         let line = String::from_utf8_lossy(&reply[..end]);
-        assert!(line.contains("\"status\":\"done\""), "{line}");
-        assert!(reply[end..].starts_with(b"\n%PDF"), "{line}");
-        reply.len()
+        let is_done = line.contains("\"status\":\"done\"") && reply[end..].starts_with(b"\n%PDF");
+        if is_done { Ok(reply.len()) } else { Err(line.into_owned()) }
     }
 
     /// From push to reply.
