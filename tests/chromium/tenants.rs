@@ -129,6 +129,7 @@ async fn visit(browser: &Browser) -> Context {
     let context = browser.open_context(options, PATIENCE).await.unwrap();
     let session = context.session();
     let mut loaded = session.events("Page.loadEventFired");
+    session.call_raw("Page.enable", &json!({}), PATIENCE).await.unwrap();
     serve(session).await;
     serve_workers(browser, session).await;
     session.call_raw("Page.navigate", &json!({"url": ORIGIN}), PATIENCE).await.unwrap();
