@@ -225,8 +225,8 @@ async fn events_reach_their_subscriber_and_end_with_the_session() {
     let browser = support::browser().await;
     let context = support::context(&browser).await;
     let mut loads = context.session().events("Page.loadEventFired");
-    let enabled = context.session().call_raw("Page.enable", &serde_json::json!({}), PATIENCE);
-    enabled.await.unwrap();
+    let none = serde_json::json!({});
+    context.session().call_raw("Page.enable", &none, PATIENCE).await.unwrap();
     support::set(&context, "<p>x").await.unwrap();
     let event = loads.next().await.unwrap().expect("the session lives");
     let event: serde_json::Value = event.deserialize().unwrap();
