@@ -249,8 +249,8 @@ impl State {
             held.since = now;
         }
         let Some(job) = job.filter(|job| job.entered && !job.left) else {
-            // Nobody asked for it: what it holds is known from now on.
-            self.sparing = None;
+            // Where nobody asked for it, what it holds is known from now on.
+            self.sparing = self.sparing.filter(|_| id != JobId(0));
             if keep {
                 self.control.spare(context, seen.unwrap_or(0));
             }

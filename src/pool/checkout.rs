@@ -94,7 +94,7 @@ pub(super) struct Busy {
     job: u64,
     /// Taken once, by giving back or destroying.
     held: Option<(Warm, Place)>,
-    /// Until then.
+    /// Counted as long as the context is in the job's hands.
     holder: Option<Holder>,
 }
 
@@ -103,7 +103,7 @@ impl Busy {
         shared: &Arc<Shared>,
         (tenant, job): (&Arc<str>, u64),
         warm: Warm,
-        (place, holder): (Place, Holder),
+        (holder, place): (Option<Holder>, Place),
     ) -> Self {
         let renderer = warm.renderer(tenant, true);
         let (number, pid) = (warm.number, renderer.pid);
@@ -113,7 +113,7 @@ impl Busy {
         if let Some(watch) = shared.watch.get() {
             watch.entered(job, number, &tenant, pid);
         }
-        Self { shared, tenant, job, held: Some((warm, place)), holder: Some(holder) }
+        Self { shared, tenant, job, held: Some((warm, place)), holder }
     }
 
     /// The context; `None` only after it was given back.
@@ -125,8 +125,6 @@ impl Busy {
     /// in the job's name.
     fn take(&mut self) -> Option<(Warm, Place)> {
         let held = self.held.take();
-        // Whoever is told next counts without it.
-        self.holder = None;
         if let Some((warm, _)) = &held {
             self.shared.busy(|busy| busy.remove(&warm.number));
             self.shared.counters(|counters| counters.last_left = Some(Instant::now()));
@@ -145,7 +143,10 @@ impl Busy {
             warm.user.as_ref().is_some_and(User::must_leave) || warm.has_old_browser(replaced);
         let sound = stays && !leaves && self.due(&warm).is_none();
         // Told while nobody can take it, and nobody looks for it in vain.
+        let holder = self.holder.take();
         let refused = self.shared.contexts(|contexts| {
+            // Who looks next sees it idle, or not held: never neither.
+            drop(holder);
             let keep = self.shared.left(self.job, warm.number, sound);
             if keep { contexts.give_back(Arc::clone(&self.tenant), warm) } else { Some(warm) }
         });
@@ -181,6 +182,9 @@ impl Drop for Busy {
             // Its renderer may be busy or stopped, and would not hear a request.
             warm.context.kill_renderer();
             close(&self.shared, warm, place);
+            // Whoever waits for it need not.
+            self.holder = None;
+            self.shared.changed.notify_waiters();
         }
     }
 }

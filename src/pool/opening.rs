@@ -4,7 +4,7 @@
 //! So where enough is being rendered to keep all cores busy, a job whose tenant's
 //! contexts are all in use waits for one of them, for as long as opening another
 //! would take; then it has another opened after all. Else three tenants with a backlog
-//! hold twelve contexts where three do the same work.
+//! hold twelve contexts where six do the same work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ impl Shared {
                 // One of its tenant's comes free soon, and no core is idle meanwhile.
                 if own.is_none()
                     && patient_until.is_some()
-                    && self.holders.are_enough(tenant, self.config.enough)
+                    && self.holders.may_wait(tenant, self.config.enough)
                 {
                     return None;
                 }
@@ -54,11 +54,15 @@ impl Shared {
                     None => contexts.place(),
                 };
                 // Counted before anybody else looks.
-                Some((found, self.holders.enter(tenant)))
+                let holds = !matches!(found, Checkout::Wait);
+                Some((found, holds.then(|| self.holders.enter(tenant, manner.is_kept()))))
             });
             let Some((found, holder)) = found else {
                 let until = patient_until.unwrap_or(deadline).min(deadline);
                 if timeout_at(until, changed).await.is_err() {
+                    if Instant::now() >= deadline {
+                        return Err(no_context(allowed));
+                    }
                     patient_until = None;
                 }
                 continue;
@@ -72,7 +76,7 @@ impl Shared {
                     }
                     // Its tenant's rules may have changed.
                     if warm.is_sound() && warm.manner == manner {
-                        return Ok(Busy::new(self, (tenant, job), warm, (place, holder)));
+                        return Ok(Busy::new(self, (tenant, job), warm, (holder, place)));
                     }
                     // Not to be held against the next one that breaks.
                     if fell_to_kernel(&warm.browser).is_some() {
@@ -82,10 +86,9 @@ impl Shared {
                 }
                 Checkout::Open { evicted } => {
                     let place = Place::taken(self);
-                    return self.open(asked, (place, holder), evicted).await;
+                    return self.open(asked, (holder, place), evicted).await;
                 }
                 Checkout::Wait => {
-                    drop(holder);
                     timeout_at(deadline, changed).await.map_err(|_| no_context(allowed))?;
                 }
             }
@@ -97,7 +100,7 @@ impl Shared {
     async fn open(
         self: &Arc<Self>,
         asked: Asked<'_>,
-        seat: (Place, Holder),
+        seat: (Option<Holder>, Place),
         evicted: Option<Warm>,
     ) -> Result<Busy, Failure> {
         let (sender, receiver) = oneshot::channel();
@@ -116,7 +119,7 @@ impl Shared {
     async fn open_in(
         self: &Arc<Self>,
         asked: Asked<'_>,
-        seat: (Place, Holder),
+        seat: (Option<Holder>, Place),
         evicted: Option<Warm>,
     ) -> Result<Busy, Failure> {
         let Asked { tenant, job, manner, deadline, allowed } = asked;

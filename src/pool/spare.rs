@@ -64,12 +64,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
             continue;
         }
         not_before = Instant::now() + PAUSE;
-        let has_room = shared.watch.get().is_none_or(crate::renderer::Watch::has_room_to_spare);
-        let place = has_room.then(|| shared.contexts(super::contexts::Contexts::spare_place));
-        if place != Some(true) {
+        if !shared.contexts(super::contexts::Contexts::spare_place) {
             continue;
         }
         let place = Place::taken(&shared);
+        // Last of all: what it may take is promised with it.
+        if !shared.watch.get().is_none_or(crate::renderer::Watch::has_room_to_spare) {
+            continue;
+        }
         tokio::select! {
             // What was opened is closed with it.
             () = shared.stop.cancelled() => return,
@@ -95,7 +97,11 @@ impl Shared {
     async fn prepare(self: &Arc<Self>, place: Place) -> Result<(), Failure> {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         let nobody: Arc<str> = NOBODY.into();
-        let mut warm = self.open_spare(deadline).await?;
+        let number = self.next_number();
+        // What was promised for it is nobody's any more.
+        let mut warm = self.open_spare(number, deadline).await.inspect_err(|_| {
+            self.left(0, number, false);
+        })?;
         // Of no job: what it holds counts as an idle context's from here on.
         let pid = warm.context.renderer_pid();
         let told = self.watch.get().inspect(|w| w.entered(0, warm.number, &nobody, pid)).is_some();
@@ -128,9 +134,8 @@ impl Shared {
         Ok(())
     }
 
-    async fn open_spare(self: &Arc<Self>, deadline: Instant) -> Result<Warm, Failure> {
+    async fn open_spare(self: &Arc<Self>, number: u64, deadline: Instant) -> Result<Warm, Failure> {
         let manner = super::manner::Manner::plain(self.config.isolation);
-        let number = self.next_number();
         let (browser, user) = self.wait_for_browser(deadline).await?;
         let opened = browser.open_context(manner.context(), OPEN_TIMEOUT).await;
         let context = opened.map_err(|error| {

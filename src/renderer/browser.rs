@@ -330,7 +330,7 @@ impl Start {
         tokio::spawn(supervisor.run());
         let mut inner = Inner {
             connection,
-            renderers: Arc::new(Renderers::of(self.child.pid())),
+            renderers: Arc::new(Renderers::of(Path::new("/proc"), self.child.pid())),
             child: self.child,
             gone: self.gone,
             fence,

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::cdp::{CdpError, Connection, Session};
 use super::contain;
 use super::processes;
-use super::renderers::{Renderer, Renderers, Turn};
+use super::renderers::{Renderer, Renderers};
 
 /// How long a renderer may take to vanish after SIGKILL.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
@@ -152,7 +152,8 @@ impl Context {
         params.flatten = Some(true);
         let attached = connection.call(params, left()).await?;
         // It has most of its start before it, in which others need not wait.
-        let mut renderer = turn.as_ref().and_then(Turn::find);
+        let sure = turn.as_mut().filter(|turn| turn.is_sure());
+        let mut renderer = sure.and_then(|turn| turn.claim(&turn.fresh()));
         if renderer.is_some() {
             turn = None;
         }
@@ -163,8 +164,12 @@ impl Context {
             async { session.call(disabled, left()).await.map(drop) },
         )
         .inspect_err(|_| session.forget())?;
-        renderer = renderer.or_else(|| turn.as_ref().and_then(Turn::find));
-        drop(turn);
+        if let Some(mut turn) = turn {
+            let fresh = turn.fresh();
+            renderer = turn.claim(&fresh);
+            let others = fresh.iter().filter(|_| renderer.is_none());
+            others.for_each(|(pid, _)| contain::offer(*pid));
+        }
         if let Some(renderer) = &renderer {
             // Only now: Chromium gives it a score of its own when it has forked it.
             contain::offer(renderer.pid);

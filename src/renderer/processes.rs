@@ -3,7 +3,7 @@
 //! The root of `/proc` is passed in, so that fixtures can stand in for it. A
 //! process may end between two reads: then it is left out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 /// What a process of a browser does.
@@ -33,6 +33,9 @@ pub struct Process {
     /// What it does.
     pub kind: Kind,
 }
+
+/// A process by its pid and the time of its start, in clock ticks since boot.
+pub type Identity = (u32, u64);
 
 /// What a process holds for itself alone: `RssAnon` and `RssShmem`, in bytes;
 /// `None` if it has ended.
@@ -80,11 +83,15 @@ pub fn tree(proc: &Path, root: u32) -> Vec<Process> {
     found
 }
 
-/// Pid and start of each renderer that one of the zygotes has forked, by asking only
-/// them; `None` if they cannot be asked. One that was forked a moment ago, and is
-/// called a zygote still, counts.
+/// What the zygotes have forked and is not in `seen`, with what it does as far as it says
+/// so yet; `None` if they cannot be asked. Only they are asked, so that it costs little
+/// on a machine with many processes. One that ends meanwhile may hide another.
 #[must_use]
-pub fn renderers_of(proc: &Path, zygotes: &[u32]) -> Option<Vec<(u32, u64)>> {
+pub fn forked(
+    proc: &Path,
+    zygotes: &[u32],
+    seen: &HashSet<Identity>,
+) -> Option<Vec<(Identity, Kind)>> {
     if zygotes.is_empty() {
         return None;
     }
@@ -93,14 +100,12 @@ pub fn renderers_of(proc: &Path, zygotes: &[u32]) -> Option<Vec<(u32, u64)>> {
         let zygote = zygote.to_string();
         let list = proc.join(&zygote).join("task").join(&zygote).join("children");
         let children = std::fs::read_to_string(list).ok()?;
-        for pid in children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()) {
-            if zygotes.contains(&pid) {
-                continue;
-            }
-            let cmdline = std::fs::read(proc.join(pid.to_string()).join("cmdline"));
-            let forked = kind(&cmdline.unwrap_or_default());
-            if matches!(forked, Kind::Renderer | Kind::Zygote) {
-                found.extend(started(proc, pid).map(|started| (pid, started)));
+        let pids = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+        for pid in pids.filter(|pid| !zygotes.contains(pid)) {
+            let Some(identity) = started(proc, pid).map(|started| (pid, started)) else { continue };
+            if !seen.contains(&identity) {
+                let cmdline = std::fs::read(proc.join(pid.to_string()).join("cmdline"));
+                found.push((identity, kind(&cmdline.unwrap_or_default())));
             }
         }
     }
@@ -217,10 +222,13 @@ mod tests {
         put(proc, 20, 14, "/u/c --type=renderer");
         put(proc, 21, 14, "/u/c\0--type=zygote\0");
         put(proc, 22, 14, "");
-        assert_eq!(renderers_of(proc, &[12, 13, 14]), Some(vec![(20, 200), (21, 210)]));
+        let seen = HashSet::from([(15, 150)]);
+        let found =
+            [((20, 200), Kind::Renderer), ((21, 210), Kind::Zygote), ((22, 220), Kind::Other)];
+        assert_eq!(forked(proc, &[12, 13, 14], &seen).unwrap(), found);
         std::fs::remove_file(proc.join("14/task/14/children")).unwrap();
-        assert_eq!(renderers_of(proc, &[12, 13, 14]), None, "it cannot be asked");
-        assert_eq!(renderers_of(proc, &[]), None);
+        assert_eq!(forked(proc, &[12, 13, 14], &seen), None, "it cannot be asked");
+        assert_eq!(forked(proc, &[], &seen), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Failed, Page, Run, guard, probe};
 use crate::job::length::{MAX_POINTS, PIXELS_PER_INCH, POINTS_PER_INCH};
-use crate::renderer::cdp::CdpError;
+use crate::renderer::cdp::{CdpError, Events};
 use crate::renderer::limits;
 use crate::renderer::markup::{Look, Tall};
 use crate::renderer::paper::{self, Plan};
@@ -33,33 +33,27 @@ impl Page {
         self.watch(left).await?;
         let reply = self.session.call(NavigateParams::new("about:blank"), left).await?;
         match reply.error_text {
-            None => self.arrived(deadline, left).await,
+            None => arrived(self.watch(left).await?, deadline, left).await,
             Some(detail) => Err(CdpError::Malformed { method: "Page.navigate", detail }),
         }
     }
+}
 
-    /// Waits for the news of our own navigation: the next document must not be blamed for it.
-    async fn arrived(&mut self, deadline: Instant, left: Duration) -> Result<(), CdpError> {
-        const METHOD: &str = "Page.frameNavigated";
-        let Some(strays) = &mut self.strays else {
-            return Err(CdpError::Malformed {
-                method: METHOD,
-                detail: "nobody listens".to_owned(),
-            });
-        };
-        let news = async {
-            loop {
-                match strays.next().await {
-                    Ok(Some(event)) if guard::went_elsewhere(&event) => return Ok(()),
-                    Ok(Some(_)) => {}
-                    Ok(None) | Err(_) => return Err(CdpError::Crashed { method: METHOD }),
-                }
+/// Waits for the news of our own navigation: the next document must not be blamed for it.
+async fn arrived(strays: &mut Events, deadline: Instant, left: Duration) -> Result<(), CdpError> {
+    const METHOD: &str = "Page.frameNavigated";
+    let news = async {
+        loop {
+            match strays.next().await {
+                Ok(Some(event)) if guard::went_elsewhere(&event) => return Ok(()),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return Err(CdpError::Crashed { method: METHOD }),
             }
-        };
-        timeout_at(deadline, news)
-            .await
-            .unwrap_or(Err(CdpError::Timeout { method: METHOD, after: left }))
-    }
+        }
+    };
+    timeout_at(deadline, news)
+        .await
+        .unwrap_or(Err(CdpError::Timeout { method: METHOD, after: left }))
 }
 
 impl Run<'_> {

@@ -159,7 +159,7 @@ impl Page {
         let (html, look) = (prepared.html(), prepared.look);
         if look.may_navigate || options.script.is_some() {
             let left = deadline.saturating_duration_since(Instant::now());
-            let watched = self.watch(left).await;
+            let watched = self.watch(left).await.map(drop);
             watched.map_err(|error| Failed::from_cdp(&error, options.timeout))?;
         }
         let run = Run {
@@ -195,14 +195,17 @@ impl Page {
         result.map_err(|failed| Failed { page_is_sound: failed.page_is_sound && sound, ..failed })
     }
 
-    /// Has Chromium tell of the page from now on.
-    async fn watch(&mut self, timeout: Duration) -> Result<(), CdpError> {
-        if self.strays.is_none() {
-            let strays = self.session.events("Page.frameNavigated");
-            self.session.call(EnableParams::default(), timeout).await?;
-            self.strays = Some(strays);
-        }
-        Ok(())
+    /// Has Chromium tell from now on where the page goes.
+    async fn watch(&mut self, timeout: Duration) -> Result<&mut Events, CdpError> {
+        let strays = match self.strays.take() {
+            Some(strays) => strays,
+            None => {
+                let strays = self.session.events("Page.frameNavigated");
+                self.session.call(EnableParams::default(), timeout).await?;
+                strays
+            }
+        };
+        Ok(self.strays.insert(strays))
     }
 
     /// Nothing in a document may lead its page away; where something did, what is
@@ -324,25 +327,18 @@ impl Run<'_> {
     /// since each takes a way through three processes.
     async fn prepare(&mut self, plan: &Plan) -> Result<(), Failed> {
         let (viewport, media) = ((plan.viewport_width(), 1), self.options.media);
-        let is_new = (
-            self.page.media != Some(media),
-            self.page.viewport != viewport,
-            self.page.css != plan.css,
-        );
-        let result = tokio::try_join!(
-            async { if is_new.0 { self.send_media(media).await } else { Ok(()) } },
-            async { if is_new.1 { self.send_viewport(viewport).await } else { Ok(()) } },
-            async { if is_new.2 { self.send_css(&plan.css).await } else { Ok(()) } },
-        );
-        if result.is_err() {
-            // Which of them came to be is not known.
-            (self.page.media, self.page.viewport) = (None, (0, 0));
-            self.page.css.clear();
-        } else {
-            (self.page.media, self.page.viewport) = (Some(media), viewport);
-            self.page.css.clone_from(&plan.css);
-        }
-        result.map(drop)
+        let has_media = self.page.media == Some(media);
+        let has_viewport = self.page.viewport == viewport;
+        let has_css = self.page.css == plan.css;
+        // A page in which one of them fails serves nobody again.
+        tokio::try_join!(
+            async { if has_media { Ok(()) } else { self.send_media(media).await } },
+            async { if has_viewport { Ok(()) } else { self.send_viewport(viewport).await } },
+            async { if has_css { Ok(()) } else { self.send_css(&plan.css).await } },
+        )?;
+        (self.page.media, self.page.viewport) = (Some(media), viewport);
+        self.page.css.clone_from(&plan.css);
+        Ok(())
     }
 
     async fn send_media(&self, media: Media) -> Result<(), Failed> {
