@@ -27,6 +27,7 @@ mod rendering;
 mod rolls;
 mod scripts;
 mod spares;
+mod streams;
 mod supervision;
 mod support;
 mod tenants;

@@ -1,7 +1,8 @@
-//! From Chromium's reply to the finished file.
+//! From what Chromium printed to the finished file.
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,13 +14,42 @@ use crate::job::RenderOptions;
 use crate::renderer::cdp::RawReply;
 use crate::renderer::pdf::{Document, Stamp};
 
-/// A PDF of more base64 than this is finished away from the event loop.
-const LARGE_REPLY: usize = 1024 * 1024;
+/// A PDF of more bytes than this, as they came, is finished away from the event loop.
+const LARGE: usize = 1024 * 1024;
+
+/// What Chromium printed.
+pub(super) enum Printed {
+    /// In its answer, as base64.
+    Reply(RawReply),
+    /// Read piece by piece.
+    File(Vec<u8>),
+}
 
 #[derive(Deserialize)]
-struct Printed<'a> {
+struct Reply<'a> {
     #[serde(borrow)]
     data: Cow<'a, str>,
+}
+
+impl Printed {
+    fn is_large(&self) -> bool {
+        let bytes = match self {
+            Self::Reply(reply) => reply.json().len(),
+            Self::File(file) => file.len(),
+        };
+        bytes >= LARGE
+    }
+
+    fn into_file(self, allowed: Duration) -> Result<Vec<u8>, Failed> {
+        match self {
+            Self::Reply(raw) => {
+                let reply: Reply<'_> =
+                    raw.deserialize().map_err(|e| Failed::from_cdp(&e, allowed))?;
+                STANDARD.decode(reply.data.as_bytes()).map_err(|_| Failed::undecodable())
+            }
+            Self::File(file) => Ok(file),
+        }
+    }
 }
 
 /// A print that did not become a PDF.
@@ -41,33 +71,30 @@ impl From<Unfinished> for Failed {
 /// Decodes and finishes a printed PDF; a large one away from the event loop.
 /// `want` is the number of pages that it must have, if it must.
 pub(super) async fn finish(
-    reply: RawReply,
+    printed: Printed,
     options: &Arc<RenderOptions>,
     size: (f64, Option<f64>),
     date: OffsetDateTime,
     want: Option<usize>,
 ) -> Result<(Vec<u8>, usize), Unfinished> {
-    if reply.json().len() < LARGE_REPLY {
-        return finish_here(&reply, options, size, date, want);
+    if !printed.is_large() {
+        return finish_here(printed, options, size, date, want);
     }
     let options = Arc::clone(options);
-    tokio::task::spawn_blocking(move || finish_here(&reply, &options, size, date, want))
+    tokio::task::spawn_blocking(move || finish_here(printed, &options, size, date, want))
         .await
         .unwrap_or(Err(Unfinished::Failed(Failed::lost_task())))
 }
 
 fn finish_here(
-    reply: &RawReply,
+    printed: Printed,
     options: &RenderOptions,
     size: (f64, Option<f64>),
     date: OffsetDateTime,
     want: Option<usize>,
 ) -> Result<(Vec<u8>, usize), Unfinished> {
     let broken = |failed| Unfinished::Failed(failed);
-    let printed: Printed<'_> =
-        reply.deserialize().map_err(|e| broken(Failed::from_cdp(&e, options.timeout)))?;
-    let raw =
-        STANDARD.decode(printed.data.as_bytes()).map_err(|_| broken(Failed::undecodable()))?;
+    let raw = printed.into_file(options.timeout).map_err(broken)?;
     let document = Document::read(&raw).map_err(|e| broken(Failed::malformed(e)))?;
     let pages = document.pages().len();
     if want.is_some_and(|want| want != pages) {

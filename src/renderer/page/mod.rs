@@ -12,6 +12,8 @@
 //! A document with assets is rendered the same way, with its requests answered
 //! beside it ([`fetch`]); one without pays nothing for that.
 //!
+//! One that brings much along is printed into a stream ([`stream`]).
+//!
 //! A plain receipt costs two calls to Chromium, one on a roll three: the page
 //! remembers style sheet, viewport and media, and sets only what is new.
 //!
@@ -30,6 +32,7 @@ mod hygiene;
 mod prepared;
 mod probe;
 mod script;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,11 +49,11 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 pub use blame::Failed;
-use finish::{Unfinished, finish};
+use finish::{Printed, Unfinished, finish};
 use prepared::Prepared;
 
 use super::assets::Shelf;
-use super::cdp::{CdpError, Events, RawReply, Session};
+use super::cdp::{CdpError, Events, Session};
 use super::context::Context;
 use super::limits::Limits;
 use super::markup::{self, Look};
@@ -92,6 +95,8 @@ struct Run<'a> {
     options: &'a RenderOptions,
     limits: &'a Limits,
     deadline: Instant,
+    /// Whether its PDF is read piece by piece.
+    in_pieces: bool,
     /// Of a job with assets.
     traffic: Option<fetch::Traffic>,
     /// Its style sheets, where they may have `@page` rules.
@@ -167,6 +172,7 @@ impl Page {
             options: &options,
             limits,
             deadline,
+            in_pieces: stream::is_wanted(request),
             traffic: None,
             sheets: BTreeMap::new(),
             loaded: None,
@@ -317,8 +323,8 @@ impl Run<'_> {
             self.print_roll(plan, look.has_page_rules, date).await?
         } else {
             self.check_pages(look, &plan).await?;
-            let reply = self.print(&plan, 0.0).await?;
-            finish(reply, &request.options, plan.exact_size(), date, None).await?
+            let printed = self.print(&plan, 0.0).await?;
+            finish(printed, &request.options, plan.exact_size(), date, None).await?
         };
         Ok((pdf, u32::try_from(pages).unwrap_or(u32::MAX)))
     }
@@ -413,8 +419,8 @@ impl Run<'_> {
         }
         let height = self.measure(&plan).await?;
         let options = Arc::new(self.options.clone());
-        let reply = self.print(&plan, height).await?;
-        match finish(reply, &options, plan.exact_size(), date, Some(1)).await {
+        let printed = self.print(&plan, height).await?;
+        match finish(printed, &options, plan.exact_size(), date, Some(1)).await {
             Err(Unfinished::Pages(_)) => {}
             other => return Ok(other?),
         }
@@ -425,8 +431,8 @@ impl Run<'_> {
         self.set_viewport(plan.viewport_width(), 1).await?;
         self.warnings.retain(|warning| warning.code != "content_too_wide");
         let height = self.measure(&plan).await? + SECOND_ATTEMPT_POINTS;
-        let reply = self.print(&plan, height).await?;
-        Ok(finish(reply, &options, plan.exact_size(), date, Some(1)).await?)
+        let printed = self.print(&plan, height).await?;
+        Ok(finish(printed, &options, plan.exact_size(), date, Some(1)).await?)
     }
 
     /// How high a roll must be for the document in the page, in points.
@@ -454,7 +460,7 @@ impl Run<'_> {
         Ok(metrics.css_content_size)
     }
 
-    async fn print(&self, plan: &Plan, roll_height: f64) -> Result<RawReply, Failed> {
+    async fn print(&self, plan: &Plan, roll_height: f64) -> Result<Printed, Failed> {
         if let Some(traffic) = &self.traffic {
             let take_out = probe::take_out_base(traffic.origin());
             self.evaluate::<serde::de::IgnoredAny>(&take_out).await?;
@@ -490,7 +496,11 @@ impl Run<'_> {
                 .header_template(or_none(&options.header))
                 .footer_template(or_none(&options.footer));
         }
-        self.raw("Page.printToPDF", &params.build()).await
+        let params = params.build();
+        if self.in_pieces {
+            return self.print_to_stream(params).await.map(Printed::File);
+        }
+        self.raw("Page.printToPDF", &params).await.map(Printed::Reply)
     }
 }
 
