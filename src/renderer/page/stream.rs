@@ -7,8 +7,9 @@
 //!
 //! One answer with all of a PDF lies in Chromium's main process several times over:
 //! as bytes, as base64, as the message. For 15.7 MB it grows by 92 MB, with pieces by
-//! 45 MB; that takes some 5 to 8 % longer, and two calls more, so receipts are printed
-//! into the answer as ever ([`is_wanted`]).
+//! 45 MB beside the file itself, which lies in the jail's `/tmp`; that takes some 5 to
+//! 8 % longer, and two calls more, so receipts are printed into the answer as ever
+//! ([`is_wanted`]).
 //!
 //! Every call ends at the job's deadline and fails like any other; a stream in which
 //! reading failed is left unread. So is one whose render was abandoned: in both cases
