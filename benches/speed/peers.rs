@@ -79,13 +79,13 @@ pub(crate) fn measure(bench: &mut Bench) {
     let launch =
         node.and_then(|node| lines(node_script(&node, "launch.mjs", LAUNCH), "launch", &html));
     let mut peers = [
-        Peer::new("Tillroll", 300, None, Ok(ours)),
+        Peer::new("Tillroll", 450, None, Ok(ours)),
         Peer::new("BullMQ + Puppeteer, a page each", 60, Some(6.0), bullmq),
         Peer::new("Playwright, a launch each", 15, Some(20.0), launch),
         Peer::new("WeasyPrint, a process for each core", 8, None, weasyprint(dir.path(), &html)),
         Peer::new("wkhtmltopdf, one for each core", 10, None, wkhtmltopdf(dir.path(), &html)),
     ];
-    let rounds = bench.size(3, 1);
+    let rounds = bench.size(5, 1);
     for round in 0..=rounds {
         for peer in &mut peers {
             let Ok(run) = &mut peer.run else { continue };
