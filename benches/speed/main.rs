@@ -2,7 +2,7 @@
 //! drain, what others do, how many browsers, and what replacing one costs, with their goals.
 //!
 //! ```text
-//! cargo bench --bench speed                    all of it: about twelve minutes
+//! cargo bench --bench speed                    all of it: a quarter of an hour
 //! cargo bench --bench speed -- --quick         a smoke test: two minutes, no goals
 //! cargo bench --bench speed -- floor           Chromium alone, over a bare pipe
 //! cargo bench --bench speed -- throughput      through Redis beside the floor
