@@ -124,6 +124,27 @@ async fn who_waited_long_enough_has_another_context_opened() {
     pool.close().await;
 }
 
+#[tokio::test]
+async fn nobody_waits_for_a_context_that_does_not_come_back() {
+    // Longer than any job may take.
+    let patience = Duration::from_secs(600);
+    let pool = Arc::new(Pool::start(PoolConfig { enough: 1, patience, ..config() }));
+    // One that serves a single job, and never ends by itself.
+    let endless = page("<script>for (;;);</script>");
+    let scripted = start_heavy(&pool, request("a", &endless, json!({"script": true}))).await;
+    assert_eq!(pool.render(request("a", &page("<p>Tea"), none())).await.unwrap().pages, 1);
+    assert!(!scripted.is_finished() && pool.status().opened == 2);
+    scripted.abort();
+    // One whose job is given up while another waits for it.
+    let slow = start_heavy(&pool, request("b", &heavy(), none())).await;
+    let (runs, waits) = (Arc::clone(&pool), request("b", &page("<p>Tea"), none()));
+    let waiting = tokio::spawn(async move { runs.render(waits).await });
+    tokio::task::yield_now().await;
+    slow.abort();
+    assert_eq!(timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap().pages, 1);
+    pool.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn there_are_never_more_contexts_than_the_bound() {
     let pool = Arc::new(Pool::start(PoolConfig { max_contexts: 5, ..config() }));
