@@ -23,17 +23,9 @@ const LOOKED_THROUGH: usize = 64 * 1024;
 const FRAMES: [&[u8]; 6] =
     [b"<iframe", b"<frame", b"<object", b"<embed", b"<fencedframe", b"<portal"];
 /// Marks of a document that loads something, so that printing must wait for it.
-const LOADING_TAGS: [&[u8]; 9] = [
-    b"<img",
-    b"<image",
-    b"<feimage",
-    b"<use",
-    b"<link",
-    b"<object",
-    b"<embed",
-    b"<video",
-    b"<input",
-];
+const IMAGE: &[u8] = b"<img";
+const LOADING_TAGS: [&[u8]; 8] =
+    [b"<image", b"<feimage", b"<use", b"<link", b"<object", b"<embed", b"<video", b"<input"];
 /// The same, by what they begin with.
 const LOADING_RULES: [(u8, &[u8]); 3] =
     [(b'u', b"url("), (b'@', b"@import"), (b'i', b"image-set(")];
@@ -44,12 +36,26 @@ const LONG: usize = 64 * 1024;
 /// A number from this on, before a unit, may be the length of a page bomb.
 const FAR: u64 = 10_000;
 /// A page is taken to have so many pixels, a line of text so many.
-const PAGE_PIXELS: u64 = 1_000;
+pub(crate) const PAGE_PIXELS: u64 = 1_000;
 const LINE_PIXELS: u64 = 24;
 /// One tag in so many is taken to be as high as the largest length; its unit has
 /// four pixels at most, or is a hundredth of the page.
 const HIGH_TAGS: u64 = 8;
 const UNIT_PIXELS: u64 = 4;
+/// [`FAR`] such units.
+pub(crate) const WIDEST_PIXELS: f64 = 40_000.0;
+
+/// What a document may load, be it from `data:` URLs, so that it must be waited for before
+/// it is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Loads {
+    Nothing,
+    /// Images of `<img>`, which load whether or not the document is laid out.
+    Images,
+    /// Fonts, backgrounds and the like, which load when something needs them, or what is
+    /// not known.
+    Anything,
+}
 
 /// Whether a document may fill more pages than it may, as far as its markup tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,8 +71,8 @@ pub(crate) enum Tall {
 /// What is found in a document's markup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Look {
-    /// See [`loads_anything`].
-    pub(crate) loads_anything: bool,
+    /// See [`loads`].
+    pub(crate) loads: Loads,
     /// See [`has_page_rules`].
     pub(crate) has_page_rules: bool,
     /// See [`leaves_traces`].
@@ -94,7 +100,7 @@ impl Look {
 pub(crate) fn look(html: &str, pages: u64) -> Look {
     let sizes = sizes(html.as_bytes());
     Look {
-        loads_anything: loads_anything(html),
+        loads: loads(html),
         has_page_rules: has_page_rules(html),
         leaves_traces: leaves_traces(html),
         may_navigate: may_navigate(html),
@@ -167,18 +173,33 @@ fn is_harmless(rest: &[u8]) -> bool {
     })
 }
 
-/// Whether the document may load images, fonts or style sheets, be it from
-/// `data:` URLs, so that it must be waited for before it is printed.
+/// Whether the document may load images, fonts or style sheets.
 #[must_use]
 pub(crate) fn loads_anything(html: &str) -> bool {
+    loads(html) > Loads::Nothing
+}
+
+fn loads(html: &str) -> Loads {
     let bytes = html.as_bytes();
-    bytes.iter().enumerate().any(|(at, byte)| match byte.to_ascii_lowercase() {
-        b'<' => LOADING_TAGS.iter().any(|mark| starts_with(bytes, at, mark)),
-        first @ (b'@' | b'u' | b'i') => LOADING_RULES
-            .iter()
-            .any(|(begins, mark)| *begins == first && starts_with(bytes, at, mark)),
-        _ => false,
-    })
+    let mut found = Loads::Nothing;
+    for (at, byte) in bytes.iter().enumerate() {
+        let begins = |mark| starts_with(bytes, at, mark);
+        let loads = match byte.to_ascii_lowercase() {
+            b'<' if begins(IMAGE) => {
+                found = Loads::Images;
+                false
+            }
+            b'<' => LOADING_TAGS.into_iter().any(begins),
+            first @ (b'@' | b'u' | b'i') => {
+                LOADING_RULES.iter().any(|(letter, mark)| *letter == first && begins(mark))
+            }
+            _ => false,
+        };
+        if loads {
+            return Loads::Anything;
+        }
+    }
+    found
 }
 
 /// Whether the document has `@page` rules, or hides what it has.
@@ -539,6 +560,9 @@ mod tests {
         {
             assert!(loads_anything(html), "{html}");
         }
+        assert_eq!(loads("<p><img src=a><img src=b>"), Loads::Images);
+        assert_eq!(loads("<p><img src=a><IMAGE>"), Loads::Anything);
+        assert_eq!(loads("<p style='background:url(a)'><img src=a>"), Loads::Anything);
         for html in ["", "<p>u i @ <", "<table><tr><td>12,00", "<svg><path d=''/></svg>"] {
             assert!(!loads_anything(html), "{html}");
         }

@@ -280,7 +280,8 @@ async fn jobs_without_assets_pay_nothing_for_them() {
     calls(&sheet, none()).await;
     assert_eq!(calls(&sheet, none()).await, 2, "set and print");
     print_with(&pool, &sheet, none(), &assets).await;
-    assert_eq!(calls(&sheet, none()).await, 2, "after a job with assets");
+    assert_eq!(calls(&sheet, none()).await, 3, "another style sheet after a job with assets");
+    assert_eq!(calls(&sheet, none()).await, 2, "and that once");
     calls(&sheet, json!({"paper": "80mm"})).await;
     assert_eq!(calls(&sheet, json!({"paper": "80mm"})).await, 3, "set, measure and print");
     assert_eq!(pool.status().opened, 1);

@@ -55,6 +55,10 @@ const PECULIAR: &[&str] = &[
     "<style>p{width:fit-content;height:calc-size(auto,size);anchor-name:--a}i{position:absolute;\
      position-anchor:--a;top:anchor(bottom);transform:rotate(9deg)}</style><p>anchor<i>at it</i>",
     "<body link=red bgcolor=yellow><a href=#here>to</a><p id=here>here<base href=https://x.invalid/>",
+    "<p>before<img width=90 src=\"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' \
+     width='60' height='30'><circle r='20'/></svg>\"><img style='width:50%;height:auto' \
+     loading=lazy src='data:image/svg+xml,<svg xmlns=\"http://www.w3.org/2000/svg\" \
+     viewBox=\"0 0 9 5\"><rect width=\"4\" height=\"4\"/></svg>'>after<img alt='not there' src=gone.png>",
     "<p>no end <b><i><table><tr><td>",
     "",
 ];
@@ -62,6 +66,13 @@ const PECULIAR: &[&str] = &[
 /// The same document, laid out as soon as it is set, since it might load something.
 fn laid_out_early(html: &str) -> String {
     format!("{html}<!-- url(x) -->")
+}
+
+fn image(width: u32, height: u32) -> String {
+    format!(
+        "<img src=\"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='{width}' \
+         height='{height}'><circle r='9'/></svg>\">"
+    )
 }
 
 /// How the two prints of a document differ, if they do.
@@ -105,6 +116,16 @@ async fn laid_out_on_paper_only_a_document_prints_as_if_it_had_been_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn images_that_fill_too_many_pages_are_refused_as_if_they_had_been_laid_out() {
+    let pool = pool().await;
+    let html = format!("<style>img{{width:9000px}}</style>{}", image(1, 1_000));
+    for html in [laid_out_early(&html), html] {
+        let failure = render(&pool, &html, json!({"paper": "A6"})).await.unwrap_err();
+        assert_eq!(failure.code, "too_many_pages", "{html}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_of_a_document_decides_whether_it_is_laid_out_early() {
     let browser = browser().await;
     let context = context(&browser).await;
@@ -120,6 +141,8 @@ async fn what_is_asked_of_a_document_decides_whether_it_is_laid_out_early() {
         (plain, json!({"paper": "A6"}), "none"),
         (plain, json!({"paper": "A6", "tagged": true}), "block"),
         ("<p style='background:URL(data:image/png;base64,)'>", json!({"paper": "A6"}), "block"),
+        (&image(60, 30), json!({"paper": "A6"}), "none"),
+        (&image(10, 300), json!({"paper": "A6"}), "block"),
         ("<iframe srcdoc='<p>framed'></iframe>", json!({"paper": "A6"}), "block"),
         ("<p style='height:30000px'>long", json!({"paper": "A6"}), "block"),
         (plain, json!({"paper": {"width": "80mm", "height": "10.3mm"}, "margin": "5mm"}), "block"),

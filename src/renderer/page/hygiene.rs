@@ -10,7 +10,7 @@ use super::{Failed, Page, Run, guard, probe};
 use crate::job::length::{MAX_POINTS, PIXELS_PER_INCH, POINTS_PER_INCH};
 use crate::renderer::cdp::{CdpError, Events};
 use crate::renderer::limits;
-use crate::renderer::markup::{Look, Tall};
+use crate::renderer::markup::{self, Loads, Look, Tall};
 use crate::renderer::paper::{self, Plan};
 
 impl Page {
@@ -64,7 +64,8 @@ impl Run<'_> {
     ///
     /// Its height divided by the longest side of a page is a lower bound, and so is
     /// the number of breaks that it forces. Where it loads something it is laid out
-    /// already, and measuring is free.
+    /// already, and measuring is free; where that is images only, it is not, and is
+    /// measured if they are as high as to matter.
     pub(super) async fn check_pages(&mut self, look: Look, plan: &Plan) -> Result<(), Failed> {
         let limit = self.limits.pages;
         if limit == 0 {
@@ -77,7 +78,11 @@ impl Run<'_> {
             self.set_viewport(plan.viewport_width(), height).await?;
         }
         let mut least = 0.0;
-        if look.tall > Tall::No || look.loads_anything {
+        let may_be_high = look.loads == Loads::Images && !self.are_images_low(limit);
+        if may_be_high {
+            self.prepare(plan, &plan.css).await?;
+        }
+        if look.tall > Tall::No || look.loads == Loads::Anything || may_be_high {
             let size = self.content_size().await?;
             least = size.height * plan.scale * POINTS_PER_INCH / PIXELS_PER_INCH / longest;
         }
@@ -93,5 +98,14 @@ impl Run<'_> {
             return Ok(());
         }
         Err(Failed { failure: limits::too_many_pages(limit), page_is_sound: true })
+    }
+
+    /// Whether its images cannot fill `pages` pages: each is taken to be as wide as the
+    /// largest length that the markup may have without being measured anyway.
+    fn are_images_low(&self, pages: u64) -> bool {
+        #[allow(clippy::cast_precision_loss, reason = "a limit on pages is no such number")]
+        let most = pages.saturating_mul(markup::PAGE_PIXELS) as f64;
+        let heights = self.loaded.as_ref().map(|loaded| loaded.heights * markup::WIDEST_PIXELS);
+        heights.is_some_and(|heights| heights <= most)
     }
 }

@@ -56,7 +56,7 @@ use super::assets::Shelf;
 use super::cdp::{CdpError, Events, Session};
 use super::context::Context;
 use super::limits::Limits;
-use super::markup::{self, Look};
+use super::markup::{self, Loads, Look};
 use super::paper::{self, MAX_SHRINK, Plan};
 use super::{RenderRequest, Rendered, Warning};
 use crate::job::RenderOptions;
@@ -264,7 +264,7 @@ impl Run<'_> {
         let has_page_rules = in_sheets || look.has_page_rules;
         let forces_breaks =
             look.forces_breaks || self.sheets.values().any(|css| markup::forces_breaks(css));
-        let look = Look { has_page_rules, forces_breaks, loads_anything: true, ..look };
+        let look = Look { has_page_rules, forces_breaks, loads: Loads::Anything, ..look };
         let scripts = self.options.script.is_some();
         let html = shelf.with_base(html, if scripts { script::head() } else { "" });
         let mut guard = scripts.then(|| guard::Guard::of(&session, &self.page.frame));
@@ -319,7 +319,7 @@ impl Run<'_> {
         } else {
             self.raw("Page.setDocumentContent", &content).await?;
         }
-        if look.loads_anything {
+        if look.loads > Loads::Nothing {
             self.wait_until_loaded().await?;
         }
         let date = request.date;
@@ -339,7 +339,7 @@ impl Run<'_> {
     fn is_asked_before_print(&self, look: Look, plan: &Plan) -> bool {
         let options = self.options;
         plan.is_roll()
-            || look.loads_anything
+            || look.loads > Loads::Images
             || look.may_navigate
             || look.may_be_measured()
             || options.tagged

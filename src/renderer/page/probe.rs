@@ -31,6 +31,7 @@ pub(super) const LOADED: &str = r"(async () => {
   return {
     ready: document.readyState === 'complete' && document.fonts.status === 'loaded'
       && images.every((i) => i.complete),
+    heights: images.reduce((sum, i) => sum + i.naturalHeight / (i.naturalWidth || 1), 0),
     images: images.filter((i) => i.complete && i.naturalWidth === 0)
       .map((i) => ({ name: name(i.getAttribute('src') || i.currentSrc), url: cut(i.currentSrc || i.src) })),
     sheets: [...document.querySelectorAll('link[rel~=stylesheet i][href]')]
@@ -187,6 +188,8 @@ pub(super) fn adopt(css: &str) -> String {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Loaded {
     pub(super) ready: bool,
+    /// Of all images together, in widths of each.
+    pub(super) heights: f64,
     images: Vec<Source>,
     sheets: Vec<Source>,
     fonts: Vec<String>,
@@ -299,7 +302,7 @@ mod tests {
         let source = |n: usize| Source { name: format!("{n}.png"), url: format!("x:{n}") };
         let images = (0..9).map(source).collect();
         let (sheets, fonts) = (vec![], vec!["Till".into()]);
-        let loaded = Loaded { ready: true, images, sheets, fonts };
+        let loaded = Loaded { ready: true, heights: 1.0, images, sheets, fonts };
         let warnings = loaded.warnings(|url| url == "x:8");
         assert_eq!(warnings.len(), 2);
         assert!(warnings[0].message.ends_with("0.png, 1.png, 2.png, 3.png, 4.png, 3 more"));
