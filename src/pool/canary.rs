@@ -84,7 +84,7 @@ fn judge(rendered: &Rendered) -> Result<(), Failure> {
     if !has(b"/FontFile") {
         return Err(failed("its text was printed without a font"));
     }
-    if !has(b"/Image") {
+    if !has(b"/Subtype /Image") {
         return Err(failed("its image is missing"));
     }
     Ok(())
@@ -113,7 +113,10 @@ mod tests {
         judge(&good).unwrap();
         let why = |bad: Rendered| judge(&bad).unwrap_err().message;
         assert!(why(Rendered { pages: 2, ..good.clone() }).contains("2 pages"));
-        assert!(why(Rendered { pdf: b"/Image".to_vec(), ..good.clone() }).contains("font"));
-        assert!(why(Rendered { pdf: b"/FontFile3".to_vec(), ..good }).contains("image"));
+        assert!(
+            why(Rendered { pdf: b"/ImageB /Subtype /Image".to_vec(), ..good.clone() })
+                .contains("font")
+        );
+        assert!(why(Rendered { pdf: b"/FontFile3 /ImageB".to_vec(), ..good }).contains("image"));
     }
 }

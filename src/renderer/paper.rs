@@ -317,6 +317,25 @@ mod tests {
     }
 
     #[test]
+    fn until_it_is_printed_a_document_is_hidden_unless_its_page_is_as_low_as_the_viewport() {
+        let sheet = |json: &str| {
+            let value: serde_json::Value = serde_json::from_str(json).unwrap();
+            plan(&crate::job::options::parse(value.as_object().unwrap()).unwrap(), false)
+        };
+        let a6 = sheet(r#"{"paper":"A6"}"#);
+        assert_eq!(a6.css_until_printed(), format!("{}{NO_LAYOUT_CSS}", a6.css));
+        for low in [
+            r#"{"paper":{"width":"80mm","height":"10.4mm"},"margin":"5mm"}"#,
+            r#"{"paper":{"width":"10.4mm","height":"80mm"},"margin":"5mm","landscape":true}"#,
+            r#"{"paper":{"width":"80mm","height":"10.9mm"},"margin":"5mm","scale":2}"#,
+        ] {
+            let plan = sheet(low);
+            assert!(plan.has_room(), "{low}");
+            assert_eq!(plan.css_until_printed(), plan.css, "{low}");
+        }
+    }
+
+    #[test]
     fn without_rules_of_the_document_the_margins_are_said() {
         let plan = plan(&RenderOptions::default(), false);
         assert!(plan.css.starts_with("@page{margin:28.346"), "{}", plan.css);

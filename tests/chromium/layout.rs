@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tillroll::job::options;
 use tillroll::pool::Pool;
+use tillroll::renderer::context::Context;
 use tillroll::renderer::page::Page;
 use tokio::time::Instant;
 
@@ -70,7 +71,7 @@ fn laid_out_early(html: &str) -> String {
 
 fn image(width: u32, height: u32) -> String {
     format!(
-        "<img src=\"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='{width}' \
+        "<p>logo<img src=\"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='{width}' \
          height='{height}'><circle r='9'/></svg>\">"
     )
 }
@@ -150,19 +151,54 @@ async fn what_is_asked_of_a_document_decides_whether_it_is_laid_out_early() {
         (&breaks, json!({"paper": "A6"}), "block"),
     ];
     for (html, options, want) in cases {
-        let options = Arc::new(options::parse(options.as_object().unwrap()).unwrap());
-        let request = tillroll::renderer::RenderRequest {
-            options: Arc::clone(&options),
-            ..request("shop", html, json!({}))
-        };
-        let rendered = page.render(&request, &LIMITS, Instant::now() + PATIENCE).await;
-        rendered.map_err(|failed| failed.failure).unwrap();
-        let asked = json!({
-            "expression": "getComputedStyle(document.documentElement).display",
-            "returnByValue": true,
-        });
-        let reply = context.session().call_raw("Runtime.evaluate", &asked, PATIENCE).await.unwrap();
-        let reply: Value = reply.deserialize().unwrap();
-        assert_eq!(reply["result"]["value"], want, "{options:?}: {html}");
+        assert_eq!(display_after(&mut page, &context, html, options).await.0, want, "{html}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_hides_on_paper_too_is_found_out_and_nothing_is_lost() {
+    let browser = browser().await;
+    let context = context(&browser).await;
+    let mut page = Page::of(&context, Duration::from_secs(5));
+    let sheet = json!({"paper": "A6"});
+    let (display, good) = display_after(&mut page, &context, "<p>plain", sheet.clone()).await;
+    assert_eq!(display, "none");
+    // A document with nothing on it is no reason to think so.
+    let (display, blank) = display_after(&mut page, &context, "", sheet.clone()).await;
+    assert_eq!(display, "block");
+    let (display, _) = display_after(&mut page, &context, "<p>plain", sheet.clone()).await;
+    assert_eq!(display, "none");
+    // The page's style sheet, as if its condition were always met.
+    let always = "document.adoptedStyleSheets[0].insertRule(':root{display:none!important}', \
+                  document.adoptedStyleSheets[0].cssRules.length)";
+    let asked = json!({"expression": always});
+    context.session().call_raw("Runtime.evaluate", &asked, PATIENCE).await.unwrap();
+    for _ in 0..2 {
+        let (display, found) = display_after(&mut page, &context, "<p>plain", sheet.clone()).await;
+        assert_eq!(display, "block", "it hides nothing any more");
+        assert!(found == good && found != blank);
+    }
+}
+
+/// Renders a document; how its root element is displayed after that, and its PDF.
+async fn display_after(
+    page: &mut Page,
+    context: &Context,
+    html: &str,
+    options: Value,
+) -> (String, Vec<u8>) {
+    let options = Arc::new(options::parse(options.as_object().unwrap()).unwrap());
+    let request = tillroll::renderer::RenderRequest {
+        options: Arc::clone(&options),
+        ..request("shop", html, json!({}))
+    };
+    let rendered = page.render(&request, &LIMITS, Instant::now() + PATIENCE).await;
+    let rendered = rendered.map_err(|failed| failed.failure).unwrap();
+    let asked = json!({
+        "expression": "getComputedStyle(document.documentElement).display",
+        "returnByValue": true,
+    });
+    let reply = context.session().call_raw("Runtime.evaluate", &asked, PATIENCE).await.unwrap();
+    let reply: Value = reply.deserialize().unwrap();
+    (reply["result"]["value"].as_str().unwrap().to_owned(), rendered.pdf)
 }

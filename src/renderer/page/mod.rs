@@ -15,7 +15,8 @@
 //! One that brings much along is printed into a stream ([`stream`]).
 //!
 //! A plain receipt costs two calls to Chromium, one on a roll three: the page
-//! remembers style sheet, viewport and media, and sets only what is new.
+//! remembers style sheet, viewport and media, and sets only what is new. Where nothing
+//! is asked of it before it is printed, it is laid out once ([`unseen`]).
 //!
 //! Nothing of a document is left for the next: scripts are off, what a `<meta>`
 //! could leave is disarmed (`markup`), `Page.setDocumentContent` replaces the rest,
@@ -33,6 +34,7 @@ mod prepared;
 mod probe;
 mod script;
 mod stream;
+mod unseen;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,6 +84,8 @@ pub struct Page {
     viewport: (u32, u32),
     media: Option<Media>,
     spent: bool,
+    /// Whether a document may be hidden until it is printed.
+    hides: bool,
     /// How much time scripts see pass.
     script_time: Duration,
     /// Where the page went; it is to stay. Listened to from the first document on that
@@ -136,6 +140,7 @@ impl Page {
             viewport: (0, 0),
             media: None,
             spent: false,
+            hides: true,
             script_time,
             strays: None,
         }
@@ -307,11 +312,7 @@ impl Run<'_> {
         if !plan.has_room() {
             return Err(Failed::margin_too_large());
         }
-        if self.is_asked_before_print(look, &plan) {
-            self.prepare(&plan, &plan.css).await?;
-        } else {
-            self.prepare(&plan, &plan.css_until_printed()).await?;
-        }
+        let hidden = self.prepare_for(look, &plan).await?;
         let content = SetContent { frame_id: &self.page.frame.clone(), html };
         if let Some(script) = &self.options.script {
             self.play(&content, script, request.options.info.date.unwrap_or(request.date)).await?;
@@ -327,23 +328,9 @@ impl Run<'_> {
             self.print_roll(plan, look.has_page_rules, date).await?
         } else {
             self.check_pages(look, &plan).await?;
-            let printed = self.print(&plan, 0.0).await?;
-            finish(printed, &request.options, plan.exact_size(), date, None).await?
+            self.print_sheets(&plan, request, hidden).await?
         };
         Ok((pdf, u32::try_from(pages).unwrap_or(u32::MAX)))
-    }
-
-    /// Whether anything needs the document's layout before it is printed: a roll its height,
-    /// fonts and backgrounds somebody who uses them, scripts what they measure, tags what is
-    /// on the page, and a frame what it is in.
-    fn is_asked_before_print(&self, look: Look, plan: &Plan) -> bool {
-        let options = self.options;
-        plan.is_roll()
-            || look.loads > Loads::Images
-            || look.may_navigate
-            || look.may_be_measured()
-            || options.tagged
-            || options.script.is_some()
     }
 
     /// Sets style sheet, viewport and media, where they are not set already: all at once,
