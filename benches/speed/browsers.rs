@@ -74,7 +74,7 @@ pub(crate) fn measure(bench: &mut Bench) {
         layouts.insert(0, Layout::warm(*browsers, &documents, warm_up));
     }
     let jobs = bench.size(JOBS, JOBS / 4);
-    for _ in 0..bench.size(7, 1) {
+    for _ in 0..bench.size(5, 1) {
         for (layout, seen) in layouts.iter_mut().zip(&mut seen) {
             seen.rates.push(rate(jobs, layout.run(jobs)));
         }

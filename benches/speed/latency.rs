@@ -94,7 +94,7 @@ fn open_loop(bench: &mut Bench, redis: &Redis, worker: &Worker, rates: &[f64]) {
     );
     let document = Document::receipt();
     let mut all = LOADS.map(|_| load::histogram());
-    let seconds = bench.size(8, 1) as f64;
+    let seconds = bench.size(6, 1) as f64;
     for pass in 0..bench.size(2, 1) {
         for (times, part) in all.iter_mut().zip(LOADS) {
             let schedule = load::poisson(capacity * part, seconds, 1 + pass as u64);
