@@ -75,7 +75,7 @@ async fn to_watch_sixty_four_contexts_takes_a_hundredth_of_a_core() {
         if context < BUSY {
             tickets.push(ticket);
         } else {
-            assert!(live.left(job, ContextId(context), true));
+            assert!(live.left(job, ContextId(context), true, None));
         }
     }
     let mut changed = live.changed();
