@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::Bench;
 use crate::documents::Document;
-use crate::floor::{Floor, at_once};
+use crate::floor::{Floor, LaidOut, at_once};
 use crate::machine;
 use crate::pipe::Pipe;
 use crate::report::{Report, median, number, range};
@@ -124,7 +124,7 @@ impl Layout {
             let began = Instant::now();
             let pipe = Pipe::launch();
             let launched = Instant::now();
-            floors.push(Floor::of(pipe, documents, each));
+            floors.push(Floor::of(pipe, documents, each, LaidOut::AsTheWorker));
             let millis = |took: Duration| took.as_secs_f64() * 1e3;
             let (launch, open) = (millis(launched - began), millis(launched.elapsed()));
             begins.push(Begin { launch, open });

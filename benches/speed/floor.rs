@@ -33,6 +33,22 @@ const MOST_PAGES: u64 = 1_000;
 /// Where the height of a roll goes in a print.
 const HEIGHT: &str = "\"HEIGHT\"";
 
+/// When Chromium lays a document out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LaidOut {
+    /// As the worker has it: a sheet when it is printed, by the page's style sheet.
+    AsTheWorker,
+    /// As soon as it is set, on its pages, and once more for the screen: Chromium's way.
+    Early,
+}
+
+fn style_sheet(plan: &Plan, laid_out: LaidOut) -> String {
+    if laid_out == LaidOut::AsTheWorker && !plan.is_roll() {
+        return plan.css_until_printed();
+    }
+    plan.css.clone()
+}
+
 /// What is to be sent for one document in one page.
 struct Work {
     paper: (u32, String),
@@ -72,13 +88,18 @@ pub(crate) struct Floor {
 
 impl Floor {
     /// As many as print at once, in a browser of their own.
-    pub(crate) fn new(documents: &[Document]) -> Self {
-        Self::of(Pipe::launch(), documents, at_once())
+    pub(crate) fn new(documents: &[Document], laid_out: LaidOut) -> Self {
+        Self::of(Pipe::launch(), documents, at_once(), laid_out)
     }
 
     /// So many in that browser.
-    pub(crate) fn of(mut pipe: Pipe, documents: &[Document], pages: usize) -> Self {
-        let pages = (0..pages).map(|_| Page::open(&mut pipe, documents)).collect();
+    pub(crate) fn of(
+        mut pipe: Pipe,
+        documents: &[Document],
+        pages: usize,
+        laid_out: LaidOut,
+    ) -> Self {
+        let pages = (0..pages).map(|_| Page::open(&mut pipe, documents, laid_out)).collect();
         // Calls to open pages had lower numbers.
         Self { pipe, pages, sent: 1_000_000 }
     }
@@ -179,7 +200,7 @@ impl Floor {
 
 impl Page {
     /// A context with its page, as the worker opens it.
-    fn open(pipe: &mut Pipe, documents: &[Document]) -> Self {
+    fn open(pipe: &mut Pipe, documents: &[Document], laid_out: LaidOut) -> Self {
         let context =
             pipe.call(None, "Target.createBrowserContext", &json!({"disposeOnDetach": true}));
         let target = json!({
@@ -198,20 +219,24 @@ impl Page {
         ] {
             pipe.call(Some(session), method, &params);
         }
-        let works = documents.iter().map(|document| Work::new(document, session, target)).collect();
+        let works = documents
+            .iter()
+            .map(|document| Work::new(document, session, target, laid_out))
+            .collect();
         Self { works, paper: (0, String::new()), work: 0, stage: Stage::Set, jobs: 0 }
     }
 }
 
 impl Work {
-    fn new(document: &Document, session: &str, frame: &str) -> Self {
+    fn new(document: &Document, session: &str, frame: &str, laid_out: LaidOut) -> Self {
         let (_, plan) = document.plan();
+        let css = style_sheet(&plan, laid_out);
         let width = plan.viewport_width();
         let call = |method: &str, params: &Value| message(Some(session), method, params);
         let adopt = format!(
             "{{ const sheet = new CSSStyleSheet(); sheet.replaceSync({}); \
              document.adoptedStyleSheets = [sheet]; }}",
-            Value::from(plan.css.as_str())
+            Value::from(css.as_str())
         );
         let adopt = json!({"expression": adopt, "awaitPromise": true, "returnByValue": true});
         let viewport =
@@ -223,7 +248,7 @@ impl Work {
             set: call("Page.setDocumentContent", &json!({"frameId": frame, "html": document.html})),
             measure: is_measured.then(|| call("Page.getLayoutMetrics", &json!({}))),
             print: print(document, plan.clone(), session),
-            paper: (width, plan.css),
+            paper: (width, css),
         }
     }
 }

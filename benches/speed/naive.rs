@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::documents::Document;
 use crate::floor::{at_once, print_params};
-use crate::pipe::{Answer, Pipe, message};
+use crate::pipe::{Answer, Pipe, Switches, message};
 
 /// What is done next for one job.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub(crate) struct Naive {
 
 impl Naive {
     /// `target` is what `Target.createTarget` is given beside address and context.
-    pub(crate) fn new(document: &Document, target: Value) -> Self {
+    pub(crate) fn new(document: &Document, switches: Switches, target: Value) -> Self {
         let slot = || Slot {
             step: Step::Context,
             context: Value::Null,
@@ -48,7 +48,7 @@ impl Naive {
             session: String::new(),
         };
         Self {
-            pipe: Pipe::launch(),
+            pipe: Pipe::launch_with(switches),
             slots: (0..at_once()).map(|_| slot()).collect(),
             target,
             html: document.html.clone(),

@@ -29,6 +29,22 @@ fn nice() -> i32 {
 /// Of both pipes, as the worker makes them.
 const PIPE_BYTES: usize = 1 << 20;
 
+/// The worker's switches that are there because somebody measured what they gain.
+const FOUND_BY_MEASURING: [&str; 4] = [
+    "--enable-begin-frame-control",
+    "--enable-low-end-device-mode",
+    "--disable-software-rasterizer",
+    "--js-flags=--no-optimize-for-size,--initial-heap-size=8",
+];
+
+/// What a browser is started with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Switches {
+    TheWorkers,
+    /// Those that everybody gives a Chromium that is to be quiet.
+    TheUsual,
+}
+
 /// The engine that the worker finds.
 pub(crate) fn engine() -> Engine {
     let home = std::env::var_os("HOME").map(PathBuf::from);
@@ -65,14 +81,24 @@ impl Pipe {
     /// Starts a browser. To be called from the thread that lives longest: the jail
     /// ends with the thread that made it.
     pub(crate) fn launch() -> Self {
+        Self::launch_with(Switches::TheWorkers)
+    }
+
+    /// The same with other switches.
+    pub(crate) fn launch_with(switches: Switches) -> Self {
         let jail = Jail::find(&directories()).unwrap_or_else(|error| panic!("{error}"));
         let engine = engine();
-        let flags = flags(FlagOptions {
+        let mut flags = flags(FlagOptions {
             kind: engine.kind,
             profile: Path::new(jail::PROFILE_IN_JAIL),
             unjailed: false,
             root: rustix::process::geteuid().is_root(),
         });
+        if switches == Switches::TheUsual {
+            let all = flags.len();
+            flags.retain(|flag| !FOUND_BY_MEASURING.iter().any(|found| flag == found));
+            assert_eq!(flags.len(), all - FOUND_BY_MEASURING.len(), "one is no flag any more");
+        }
         let program = std::fs::canonicalize(&engine.path).unwrap();
         let line =
             jail::command_line(&jail, &Host::probe(&jail), &program, flags, Path::new("/tmp"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::Bench;
 use crate::chart::{self, Bar};
 use crate::documents::Document;
-use crate::floor::Floor;
+use crate::floor::{Floor, LaidOut};
 use crate::machine::{cpu, cpu_below};
 use crate::report::Goal::{AtLeast, AtMost};
 use crate::report::{median, out, range};
@@ -22,6 +22,13 @@ struct Case {
     jobs: usize,
     /// The part of the floor that is to be reached.
     goal: Option<f64>,
+}
+
+impl Case {
+    /// Whether it is compared with the floor that lays out as Chromium does, too.
+    fn is_beside_early(&self) -> bool {
+        self.goal == Some(HIGHEST)
+    }
 }
 
 fn receipts() -> Vec<Document> {
@@ -89,7 +96,7 @@ pub(crate) fn floor(bench: &mut Bench) {
         "Warm pages over the bare pipe, the worker's calls for each job and nothing else.",
     );
     for case in [&CASES[1], &CASES[4], &CASES[5]] {
-        let mut floor = Floor::new(&(case.documents)());
+        let mut floor = Floor::new(&(case.documents)(), LaidOut::AsTheWorker);
         floor.run(60);
         let rounds = bench.size(ROUNDS, 1);
         let rates: Vec<f64> = (0..rounds).map(|_| rate(case.jobs, floor.run(case.jobs))).collect();
@@ -124,19 +131,24 @@ fn compare(bench: &mut Bench, redis: &Redis, case: &Case) -> (f64, f64) {
     let queue = format!("throughput-{}-{}", case.tenants, crate::rig::number());
     let worker = Worker::start(redis, &queue, &[]);
     let mut producer = worker.client(redis);
-    let mut floor = Floor::new(&documents);
-    let rounds = if case.goal == Some(HIGHEST) { ROUNDS * 2 } else { ROUNDS };
+    let mut floor = Floor::new(&documents, LaidOut::AsTheWorker);
+    let mut early = case.is_beside_early().then(|| Floor::new(&documents, LaidOut::Early));
+    let rounds = if case.is_beside_early() { ROUNDS * 2 } else { ROUNDS };
     let (jobs, rounds) = (bench.size(case.jobs, case.jobs / 5), bench.size(rounds, 1));
     let warm_up = bench.size(WARM_UP, 1);
     producer.backlog(&documents, warm_up * case.tenants.max(10), case.tenants);
-    floor.run(warm_up * 10);
-    let (mut floors, mut rates, mut cost) = (Vec::new(), Vec::new(), Cost::default());
+    for floor in [Some(&mut floor), early.as_mut()].into_iter().flatten() {
+        floor.run(warm_up * 10);
+    }
+    let [mut floors, mut rates, mut earlier] = [const { Vec::new() }; 3];
+    let mut cost = Cost::default();
     floors.push(rate(jobs, floor.run(jobs)));
     for _ in 0..rounds {
         let before = Cost::read(&worker, redis);
         rates.push(rate(jobs, producer.backlog(&documents, jobs, case.tenants)));
         cost.add(&before, &Cost::read(&worker, redis));
         floors.push(rate(jobs, floor.run(jobs)));
+        earlier.extend(early.as_mut().map(|early| rate(jobs, early.run(jobs))));
     }
     let beside = floors.windows(2).map(|floors| f64::midpoint(floors[0], floors[1]));
     let ratios: Vec<f64> = rates.iter().zip(beside).map(|(rate, floor)| rate / floor).collect();
@@ -148,6 +160,13 @@ fn compare(bench: &mut Bench, redis: &Redis, case: &Case) -> (f64, f64) {
     match case.goal {
         Some(goal) => report.goal(&what, ratio, "", AtLeast(goal), &range(&ratios)),
         None => report.figure(&what, ratio, "", &range(&ratios)),
+    }
+    if early.is_some() {
+        let ratios: Vec<f64> =
+            rates.iter().zip(&earlier).map(|(rate, floor)| rate / floor).collect();
+        let what = format!("{name}: floor that lays out as Chromium does");
+        report.figure(&what, median(&earlier), "/s", &range(&earlier));
+        report.figure(&format!("{name}: of that"), median(&ratios), "", &range(&ratios));
     }
     if case.tenants == 3 {
         let each = |seconds: f64| seconds * 1e3 / (jobs * rounds) as f64;

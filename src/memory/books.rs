@@ -32,8 +32,8 @@ const STOUT: u64 = 40 << 20;
 /// A collection takes 15 ms of a core.
 const AT_ONCE: usize = 2;
 /// Whatever an idle context has beyond what a collection leaves it goes after this.
-const LONG_REST: Duration = Duration::from_secs(2);
-const LEAN: u64 = 24 << 20;
+const LONG_REST: Duration = Duration::from_secs(3);
+const LEAN: u64 = 22 << 20;
 /// A context that no job asked for is opened and known within this, or not at all.
 const SPARING: Duration = Duration::from_secs(10);
 /// A ticket that was given up before its context was opened is remembered so long.

@@ -403,8 +403,8 @@ fn contexts_are_trimmed_once_they_rest_and_very_fat_ones_at_once() {
     assert!(after(held(300, idle, false), 0));
     assert!(!after(held(300, idle, true), 500), "once is enough");
     assert!(!after(held(300, Use::Busy(JobId(1)), false), 500));
-    assert!(!after(held(80, idle, false), 1_999) && after(held(80, idle, false), 2_000));
-    assert!(!after(held(24, idle, false), 9_000), "that is what a collection leaves");
+    assert!(!after(held(80, idle, false), 2_999) && after(held(80, idle, false), 3_000));
+    assert!(!after(held(22, idle, false), 9_000), "that is what a collection leaves");
     assert!(at_leisure(41) && !at_leisure(40), "nothing else wants the cores");
 }
 

@@ -14,6 +14,12 @@ const FLAGS: &[(&str, &str)] = &[
     ("--enable-begin-frame-control", "targets that never draw a frame: a third less CPU"),
     ("--block-new-web-contents", "window.open and links open nothing"),
     ("--enable-low-end-device-mode", "measured: 38 instead of 92 MB a renderer"),
+    (
+        "--js-flags=--no-optimize-for-size,--initial-heap-size=8",
+        "measured: a tenth less CPU for 5 MB more. Low-end mode gives the heap's pages back to the \
+         kernel with each collection, to take them again at once, 300 page faults a receipt; \
+         without, a first collection at 8 MB keeps a renderer as small",
+    ),
     ("--disable-gpu", "there is none"),
     ("--disable-software-rasterizer", "measured: 11 MB less in the GPU process; nothing is drawn"),
     ("--disable-dev-shm-usage", "containers have 64 MB of /dev/shm, less than one large print"),

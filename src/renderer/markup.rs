@@ -63,6 +63,13 @@ pub(crate) struct Look {
     pub(crate) forces_breaks: bool,
 }
 
+impl Look {
+    /// Whether its pages may have to be counted before it is printed.
+    pub(crate) fn may_be_measured(self) -> bool {
+        self.tall > Tall::No || (self.many_tags && self.forces_breaks)
+    }
+}
+
 /// Everything that must be known before `html` is set, where a PDF may have `pages`
 /// pages (0: any number).
 #[must_use]

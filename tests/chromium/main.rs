@@ -19,6 +19,7 @@ mod fence;
 mod fixtures;
 mod hostile;
 mod launch;
+mod layout;
 mod outside;
 mod pool;
 mod printed;

@@ -307,7 +307,11 @@ impl Run<'_> {
         if !plan.has_room() {
             return Err(Failed::margin_too_large());
         }
-        self.prepare(&plan).await?;
+        if self.is_asked_before_print(look, &plan) {
+            self.prepare(&plan, &plan.css).await?;
+        } else {
+            self.prepare(&plan, &plan.css_until_printed()).await?;
+        }
         let content = SetContent { frame_id: &self.page.frame.clone(), html };
         if let Some(script) = &self.options.script {
             self.play(&content, script, request.options.info.date.unwrap_or(request.date)).await?;
@@ -329,21 +333,34 @@ impl Run<'_> {
         Ok((pdf, u32::try_from(pages).unwrap_or(u32::MAX)))
     }
 
+    /// Whether anything needs the document's layout before it is printed: a roll its height,
+    /// fonts and backgrounds somebody who uses them, scripts what they measure, tags what is
+    /// on the page, and a frame what it is in.
+    fn is_asked_before_print(&self, look: Look, plan: &Plan) -> bool {
+        let options = self.options;
+        plan.is_roll()
+            || look.loads_anything
+            || look.may_navigate
+            || look.may_be_measured()
+            || options.tagged
+            || options.script.is_some()
+    }
+
     /// Sets style sheet, viewport and media, where they are not set already: all at once,
     /// since each takes a way through three processes.
-    async fn prepare(&mut self, plan: &Plan) -> Result<(), Failed> {
+    async fn prepare(&mut self, plan: &Plan, css: &str) -> Result<(), Failed> {
         let (viewport, media) = ((plan.viewport_width(), 1), self.options.media);
         let has_media = self.page.media == Some(media);
         let has_viewport = self.page.viewport == viewport;
-        let has_css = self.page.css == plan.css;
+        let has_css = self.page.css == css;
         // A page in which one of them fails serves nobody again.
         tokio::try_join!(
             async { if has_media { Ok(()) } else { self.send_media(media).await } },
             async { if has_viewport { Ok(()) } else { self.send_viewport(viewport).await } },
-            async { if has_css { Ok(()) } else { self.send_css(&plan.css).await } },
+            async { if has_css { Ok(()) } else { self.send_css(css).await } },
         )?;
         (self.page.media, self.page.viewport) = (Some(media), viewport);
-        self.page.css.clone_from(&plan.css);
+        css.clone_into(&mut self.page.css);
         Ok(())
     }
 
@@ -415,7 +432,7 @@ impl Run<'_> {
             if !plan.has_room() {
                 return Err(Failed::margin_too_large());
             }
-            self.prepare(&plan).await?;
+            self.prepare(&plan, &plan.css).await?;
         }
         let height = self.measure(&plan).await?;
         let options = Arc::new(self.options.clone());
