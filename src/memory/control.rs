@@ -390,6 +390,19 @@ impl Control {
         self.ledger.running()
     }
 
+    /// Whether nothing has to be decided for `unseen`, though what is free may have `fallen`
+    /// by so much since the last sample: even if renderers grow on every core meanwhile,
+    /// what is promised and what has to stay free is there.
+    #[must_use]
+    pub fn is_at_ease(&self, fallen: u64, unseen: Duration) -> bool {
+        let most = self.reserve.surge(unseen).saturating_add(fallen);
+        self.ladder.pressure() == Pressure::Nominal
+            // They count on samples that are no older than what they owe.
+            && self.ledger.elsewhere().workers == 0
+            && self.ledger.alone().next().is_none()
+            && self.ledger.can_spare(most)
+    }
+
     /// Whether the last sample is older than `age`.
     #[must_use]
     pub fn is_stale(&self, age: Duration, now: Duration) -> bool {

@@ -210,3 +210,40 @@ fn what_is_promised_to_a_lone_job_is_what_there_is_for_it() {
     let wide = ledger.within(20_000 * MIB, own, 0);
     assert_eq!((wide.free, wide.reserve), (ledger.free, ledger.reserve));
 }
+
+#[test]
+fn at_ease_is_who_has_room_for_a_surge_on_every_core_beyond_all_promises() {
+    let at = Duration::from_millis;
+    let bounds = Bounds::default();
+    let policy =
+        Policy { bounds, floor: 128 * MIB, cores: 2, most: 2, reaction: at(50), back: at(100) };
+    // Twice 1,050 MB/s for 100 ms.
+    let surge = 210_000_000;
+    let seen = |free: u64| {
+        let mut control = Control::new(&policy);
+        control.sample(&Sample { at: at(0), free, own: 0, running: &[], idle: &[] }, None);
+        control
+    };
+    let keep = seen(0).standing().reserve;
+    let eases = |control: &Control, fallen| control.is_at_ease(fallen, at(100));
+    assert!(eases(&seen(keep + surge), 0) && !eases(&seen(keep + surge - 1), 0));
+    assert!(!eases(&seen(keep + surge), 1), "what has fallen since is gone");
+    let mut control = seen(keep + surge + 100 * MIB);
+    let request = |predicted, alone| Request {
+        job: JobId(1),
+        predicted,
+        warm: None,
+        aside: 0,
+        alone,
+        waited: Duration::ZERO,
+    };
+    control.admit(&request(100 * MIB, false), at(0)).unwrap();
+    assert!(eases(&control, 0) && !eases(&control, 1), "what is promised is as good as gone");
+    let mut control = seen(4 << 30);
+    control.set_elsewhere(Elsewhere { workers: 1, ..Elsewhere::default() });
+    assert!(!eases(&control, 0), "another worker counts on fresh figures");
+    control.set_elsewhere(Elsewhere::default());
+    assert!(eases(&control, 0));
+    control.admit(&request(100 * MIB, true), at(0)).unwrap();
+    assert!(!eases(&control, 0), "a lone job has all there is");
+}

@@ -14,8 +14,8 @@ use super::*;
 
 const CONTEXTS: u64 = 64;
 const BUSY: u64 = 3;
-/// Samples that are waited for: three seconds.
-const SAMPLES: u64 = 120;
+/// Samples that are waited for: three seconds at leisure, at least.
+const SAMPLES: u64 = 30;
 
 /// One of the contexts' processes.
 struct Process(Child);
@@ -75,7 +75,7 @@ async fn to_watch_sixty_four_contexts_takes_a_hundredth_of_a_core() {
         if context < BUSY {
             tickets.push(ticket);
         } else {
-            assert!(live.left(job, ContextId(context), true));
+            assert!(live.left(job, ContextId(context), true, None));
         }
     }
     let mut changed = live.changed();
@@ -139,4 +139,50 @@ fn a_fence_is_moved_at_once_for_what_another_browser_gave_back() {
     assert_eq!(limit(), 900);
     look(500, 700);
     assert_eq!(limit(), 900, "less is not urgent");
+}
+
+#[test]
+fn what_is_free_will_do_only_while_it_is_ample_and_stays_as_it_is() {
+    const MIB: u64 = 1 << 20;
+    let policy = Policy {
+        bounds: Bounds::default(),
+        floor: 0,
+        cores: 2,
+        most: 2,
+        reaction: REACTION,
+        back: BACK,
+    };
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("proc/77")).unwrap();
+    std::fs::write(root.path().join("proc/77/status"), "RssAnon: 9 kB\n").unwrap();
+    let free = |mib: u64| {
+        let text = format!("MemAvailable: {} kB\n", mib * 1024);
+        std::fs::write(root.path().join("proc/meminfo"), text).unwrap();
+    };
+    free(2_000);
+    let live = Live::start(&policy, root.path()).unwrap();
+    let mut eyes = Eyes::new(root.path());
+    assert!(!eyes.glance(&live, Duration::ZERO), "nothing was read yet");
+    eyes.look(&live);
+    let later = |eyes: &Eyes, ms| eyes.read.unwrap().0 + Duration::from_millis(ms);
+    let mut glances = |mib: u64, ms| {
+        free(mib);
+        let now = later(&eyes, ms);
+        eyes.glance(&live, now)
+    };
+    assert!(glances(2_000, 25) && glances(2_000, 75));
+    assert!(!glances(2_000, 99), "it is time");
+    assert!(glances(1_990, 25) && glances(2_010, 25));
+    assert!(!glances(1_980, 25) && !glances(2_020, 25), "somebody took or gave");
+    live.entered(JobId(9), ContextId(9), &"acme".into(), Some(77));
+    assert!(!glances(2_000, 25), "its renderer was never read");
+    eyes.look(&live);
+    let now = later(&eyes, 25);
+    assert!(eyes.glance(&live, now));
+    // Not ample: a surge of two cores and what has to stay free.
+    free(250);
+    eyes.look(&live);
+    let now = later(&eyes, 25);
+    assert!(!eyes.glance(&live, now));
+    const { assert!(NOTICE == 16 * MIB) };
 }

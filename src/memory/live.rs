@@ -411,12 +411,16 @@ impl Live {
         self.perform(deed.as_slice());
     }
 
-    /// A job leaves its context; says whether that is to be kept.
+    /// A job leaves its context; says whether that is to be kept. `seen`: what its process
+    /// uses, if that was looked at while it was this job's; else it is looked at here.
     #[must_use]
-    pub fn left(&self, job: JobId, context: ContextId, sound: bool) -> bool {
-        let pid = self.state().contexts.get(&context).and_then(|held| held.pid);
+    pub fn left(&self, job: JobId, context: ContextId, sound: bool, seen: Option<u64>) -> bool {
+        let look = || {
+            let pid = self.state().contexts.get(&context).and_then(|held| held.pid)?;
+            Some(self.shared.probe.used_by(pid))
+        };
         // While it is this job's still: nobody else grows it.
-        let seen = pid.map(|pid| self.shared.probe.used_by(pid)).filter(|seen| *seen > 0);
+        let seen = seen.or_else(look).filter(|seen| *seen > 0);
         let now = self.now();
         let mut state = self.state();
         let keep = state.left(job, context, sound, seen, now);

@@ -128,7 +128,7 @@ fn a_renderer_that_takes_all_is_killed_and_its_job_runs_alone_then_ends() {
     assert!(matches!(kill.next(), Next::Alone { predicted } if predicted >= 1280 * MIB));
 
     // Its context is not kept, and its document is known from now on.
-    assert!(!machine.live.left(JobId(ticket.number()), PLACE, true));
+    assert!(!machine.live.left(JobId(ticket.number()), PLACE, true, None));
     assert!(!machine.live.may_know(LENGTH));
     machine.live.outgrew([7; 32], &kill);
     assert!(machine.live.may_know(LENGTH));
@@ -163,7 +163,7 @@ fn what_a_tenant_left_warm_is_its_next_jobs_and_is_known_to_operators() {
     let first = machine.ask("acme/a", 20);
     first.enter().unwrap();
     machine.begins(&first);
-    assert!(machine.live.left(JobId(first.number()), PLACE, true));
+    assert!(machine.live.left(JobId(first.number()), PLACE, true, None));
     drop(first);
     let [context] = &machine.live.report().contexts[..] else { panic!("one context") };
     assert_eq!((context.state, context.pid, &*context.tenant), ("idle", Some(PID), "acme"));
@@ -184,7 +184,7 @@ fn a_large_job_waits_until_the_idle_contexts_are_closed_for_it() {
     let first = machine.ask("acme/a", 20);
     first.enter().unwrap();
     machine.begins(&first);
-    assert!(machine.live.left(JobId(first.number()), PLACE, true));
+    assert!(machine.live.left(JobId(first.number()), PLACE, true, None));
     drop(first);
     let large = machine.live.ask(Asked {
         name: "other/large".to_owned(),
@@ -224,7 +224,7 @@ fn a_job_given_up_before_its_context_came_is_killed_when_it_comes() {
     drop(ticket);
     assert_eq!(machine.live.report().standing.running, 0);
     machine.live.entered(job, PLACE, &"acme".into(), Some(PID));
-    assert!(!machine.live.left(job, PLACE, false));
+    assert!(!machine.live.left(job, PLACE, false, None));
     machine.live.ended(PLACE);
     assert!(machine.live.report().contexts.is_empty());
 }
@@ -258,7 +258,7 @@ fn a_job_whose_kept_context_ends_is_promised_all_of_it_again() {
     let first = machine.ask("acme/a", 200);
     first.enter().unwrap();
     machine.begins(&first);
-    assert!(machine.live.left(JobId(first.number()), PLACE, true));
+    assert!(machine.live.left(JobId(first.number()), PLACE, true, None));
     drop(first);
     let mut changed = machine.live.changed();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -285,7 +285,7 @@ fn what_a_job_cannot_use_or_brings_along_is_counted_for_it() {
     let first = machine.ask("acme/a", 200);
     first.enter().unwrap();
     machine.begins(&first);
-    assert!(machine.live.left(JobId(first.number()), PLACE, true));
+    assert!(machine.live.left(JobId(first.number()), PLACE, true, None));
     drop(first);
     let mut scripted = asked("acme/b", 200);
     scripted.features.scripts = true;
@@ -465,7 +465,7 @@ fn a_context_that_no_job_asked_for_is_promised_to_other_workers_too() {
     workers[1].watch_for(|| workers[1].report().standing.elsewhere.promised > SPARE / 2);
     assert!(!workers[1].has_room_to_spare());
     // It could not be opened.
-    assert!(!workers[0].left(JobId(0), ContextId(1), false));
+    assert!(!workers[0].left(JobId(0), ContextId(1), false, None));
     workers[1].watch_for(|| workers[1].has_room_to_spare());
 }
 
@@ -508,7 +508,7 @@ fn the_workers_copies_of_a_pdf_are_promised_until_it_is_settled() {
     // Beside the page: the document four times, and four of what may be a PDF of 60 MiB.
     let expected = 4 * 20 * MIB + 4 * 60 * MIB;
     assert!(outstanding() >= expected, "{} of {} MiB", outstanding() / MIB, expected / MIB);
-    assert!(machine.live.left(JobId(ticket.number()), PLACE, true));
+    assert!(machine.live.left(JobId(ticket.number()), PLACE, true, None));
     let printed = ticket.printed(PDF as usize);
     drop(ticket);
     machine.live.watch_for(|| outstanding() == 3 * PDF);

@@ -33,7 +33,8 @@
 //! any fixed start. They are driven by one owner, the task that has the
 //! worker's state:
 //!
-//! - **Every 25 ms** while a job runs (each second otherwise):
+//! - **Every 25 ms** while a job runs (each second otherwise; at leisure four times as
+//!   seldom, with [`sampler::Sampler::glance`] between, see `watcher`):
 //!   [`sampler::Sampler::sample`], then [`control::Control::sample`] with each
 //!   running job's renderer and each idle context's. Renderers are watched as
 //!   [`sampler::Pace::Busy`] from admission until their process is gone. Orders

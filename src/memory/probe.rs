@@ -197,6 +197,8 @@ pub(super) fn private_bytes(status: &str) -> u64 {
     status
         .lines()
         .filter_map(|line| line.strip_prefix("RssAnon:").or_else(|| line.strip_prefix("RssShmem:")))
+        // The kernel names each once; half of the file comes after them.
+        .take(2)
         .filter_map(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
         .fold(0, u64::saturating_add)
         .saturating_mul(1024)

@@ -149,6 +149,13 @@ impl Reserve {
         halved(self.drop, now.saturating_sub(self.drop_at), FORGET)
     }
 
+    /// What renderers can grow by in `time` at most, one on every core: twice [`FASTEST`],
+    /// as in [`Self::grew`].
+    #[must_use]
+    pub fn surge(&self, time: Duration) -> u64 {
+        bytes_in(2 * FASTEST, time).saturating_mul(self.cores)
+    }
+
     fn speed(&self, now: Duration) -> u64 {
         FASTEST + halved(self.fastest - FASTEST, now.saturating_sub(self.fastest_at), CALM)
     }

@@ -151,6 +151,36 @@ fn working_renderers_are_read_each_time_and_idle_ones_each_second() {
 }
 
 #[test]
+fn a_glance_tells_what_is_free_and_reads_no_process() {
+    let machine = Machine::new();
+    machine.file("sys/fs/cgroup/till/memory.stat", "anon 7\ninactive_file 1048576\n");
+    machine.process(11, 30);
+    let mut sampler = Sampler::at(machine.0.path());
+    sampler.watch(11, Pace::Busy);
+    assert_eq!(sampler.sample(at(0)).unwrap().memory.free(), 901 * MIB);
+    machine.limit(1000 * MIB, 300 * MIB);
+    machine.process(11, 90);
+    assert_eq!(sampler.glance().unwrap(), 701 * MIB, "its caches are as they were");
+    assert_eq!(sampler.used(11), Some(30 * MIB));
+    machine.file("proc/meminfo", "MemTotal: 7 kB\nMemAvailable: 1024 kB\n");
+    assert_eq!(sampler.glance().unwrap(), MIB);
+    machine.file("proc/meminfo", "MemTotal: 7 kB\n");
+    assert!(sampler.glance().is_err());
+}
+
+#[test]
+fn a_file_that_comes_in_pieces_is_read_to_its_end() {
+    let machine = Machine::new();
+    let groups = "Groups:\t".to_owned() + &"1000 ".repeat(2_000);
+    for before in [groups.clone() + "\n", "x".repeat(4_090) + "\n", "x".repeat(4_095) + "\n"] {
+        machine.file("proc/11/status", &(before + "RssAnon: 5 kB\nRssShmem: 2 kB\n"));
+        let mut sampler = Sampler::at(machine.0.path());
+        sampler.watch(11, Pace::Busy);
+        assert_eq!(sampler.sample(at(0)).unwrap().own, 7 * 1024);
+    }
+}
+
+#[test]
 fn a_process_that_ended_counts_as_nothing_and_its_number_is_not_another() {
     let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
     let mut sampler = Sampler::default();

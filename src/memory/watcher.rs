@@ -3,6 +3,26 @@
 //! runtime's thread, hands the figures to [`Live`] and has orders carried out
 //! at once.
 //!
+//! # What is read when
+//!
+//! What is free is read every 25 ms ([`Sampler::glance`], two files). All processes are
+//! read with it, a dozen files, unless there is leisure; then every [`LEISURE`], four
+//! times as seldom. There is leisure where
+//!
+//! - what is free is within [`NOTICE`] of what it was when all were read: whatever takes
+//!   memory, a renderer or a neighbour, takes it from there, so a surge is seen as soon as
+//!   ever;
+//! - room is ample: below all that was promised and all that stays free, renderers could
+//!   grow on every core for all of that time, twice as fast as was ever measured, while a
+//!   neighbour gave back just as much, so that what is free does not move
+//!   ([`Control::is_at_ease`](super::control::Control::is_at_ease));
+//! - nothing waits for memory, no job runs alone, the pressure is nominal, nothing is on
+//!   its way back, no other worker counts on fresh figures, and no renderer is new.
+//!
+//! Else it goes on as fast as ever. What leaves and what comes later by that: an idle context
+//! is trimmed, a fence is lowered up to 75 ms later; a budget is overrun by no more, since
+//! that is room too.
+//!
 //! It ends with the last clone of [`Live`]. Where memory cannot be read, the last
 //! figures stand, and it is said once.
 
@@ -12,7 +32,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::books::Use;
+use super::books::{Job, Use};
 use super::live::{Live, Shared};
 use super::probe::Probe;
 use super::reserve::SETTLING;
@@ -21,7 +41,11 @@ use super::terms::{ContextId, JobId, Sample};
 
 /// How often it is measured while something renders.
 const PERIOD: Duration = Duration::from_millis(25);
-/// How often otherwise.
+/// How often all processes are, where there is leisure.
+const LEISURE: Duration = Duration::from_millis(100);
+/// What is free moved by more: all are read at once.
+const NOTICE: u64 = 16 << 20;
+/// How often it is measured otherwise.
 const IDLE_PERIOD: Duration = Duration::from_secs(1);
 /// It stays awake for so long after a render: the next is likely.
 const LINGER: Duration = Duration::from_secs(1);
@@ -51,11 +75,17 @@ pub(super) fn start(live: &Live, root: &Path, kicked: Receiver<()>) -> std::io::
 
 fn watch(weak: &Weak<Shared>, eyes: &mut Eyes, kicked: &Receiver<()>) {
     let mut period = PERIOD;
-    // Kicked or not, it is time to look.
-    while !matches!(kicked.recv_timeout(period), Err(RecvTimeoutError::Disconnected)) {
+    loop {
+        // Kicked or not, it is time to look.
+        let kicked = match kicked.recv_timeout(period) {
+            Err(RecvTimeoutError::Disconnected) => return,
+            kicked => kicked.is_ok(),
+        };
         let Some(shared) = weak.upgrade() else { return };
         let live = Live { shared };
-        eyes.look(&live);
+        if kicked || !eyes.glance(&live, live.now()) {
+            eyes.look(&live);
+        }
         period = if live.pace() { PERIOD } else { IDLE_PERIOD };
     }
 }
@@ -73,6 +103,8 @@ struct Eyes {
     /// Whether renderers came or went since it was looked around.
     moved: bool,
     blind: bool,
+    /// When all were read last, and what was free then.
+    read: Option<(Duration, u64)>,
     /// What all of them used when last seen.
     own: u64,
     /// What was free, and what was free or ours, when the fences were moved last.
@@ -95,13 +127,41 @@ impl Eyes {
             contexts: Vec::new(),
             moved: false,
             blind: false,
+            read: None,
             own: 0,
             fenced: (0, 0),
             settles_until: None,
         }
     }
 
+    /// Looks at what is free alone, and says whether that will do this time; see the
+    /// module's documentation.
+    fn glance(&mut self, live: &Live, now: Duration) -> bool {
+        let Some((last, before)) = self.read else { return false };
+        // No sleep is exact.
+        let is_due = now.saturating_sub(last) + PERIOD / 2 >= LEISURE;
+        if is_due || self.settles_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let Ok(free) = self.sampler.glance() else { return false };
+        let mut state = live.state();
+        let mut pids = state.contexts.values().filter_map(|held| held.pid);
+        let will_do = free.abs_diff(before) <= NOTICE
+            && pids.all(|pid| self.watched.contains(&pid))
+            && !state.jobs.values().any(Job::waits_for_memory)
+            && state.control.is_at_ease(before.saturating_sub(free), LEISURE);
+        if will_do {
+            let aside = state.steps_aside(now);
+            drop(state);
+            if let Some(fences) = live.fences() {
+                fences.step_aside(aside);
+            }
+        }
+        will_do
+    }
+
     fn look(&mut self, live: &Live) {
+        self.read = None;
         let contexts = self.contexts(live);
         let now = live.now();
         self.attend(contexts.clone(), now);
@@ -110,6 +170,7 @@ impl Eyes {
         match self.sampler.sample(at) {
             Ok(reading) => {
                 self.blind = false;
+                self.read = Some((at, reading.memory.free()));
                 self.fence(live, &reading);
                 let mut running = Vec::new();
                 let mut idle = Vec::new();

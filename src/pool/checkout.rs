@@ -141,13 +141,15 @@ impl Busy {
         let replaced = self.shared.counters(|counters| counters.replaced);
         let leaves =
             warm.user.as_ref().is_some_and(User::must_leave) || warm.has_old_browser(replaced);
-        let sound = stays && !leaves && self.due(&warm).is_none();
+        // Looked at once, for the pool and for who counts memory.
+        let bytes = warm.context.footprint();
+        let sound = stays && !leaves && self.due(&warm, bytes).is_none();
         // Told while nobody can take it, and nobody looks for it in vain.
         let holder = self.holder.take();
         let refused = self.shared.contexts(|contexts| {
             // Who looks next sees it idle, or not held: never neither.
             drop(holder);
-            let keep = self.shared.left(self.job, warm.number, sound);
+            let keep = self.shared.left(self.job, warm.number, sound, bytes);
             if keep { contexts.give_back(Arc::clone(&self.tenant), warm) } else { Some(warm) }
         });
         if let Some(warm) = refused {
@@ -164,9 +166,8 @@ impl Busy {
 }
 
 impl Busy {
-    fn due(&self, warm: &Warm) -> Option<Due> {
-        let (age, bytes) = (warm.opened.elapsed(), warm.context.footprint());
-        let due = self.shared.config.recycle.due(warm.jobs, age, bytes);
+    fn due(&self, warm: &Warm, bytes: Option<u64>) -> Option<Due> {
+        let due = self.shared.config.recycle.due(warm.jobs, warm.opened.elapsed(), bytes);
         if let Some(due) = due {
             tracing::debug!(tenant = %self.tenant, why = ?due, jobs = warm.jobs, "a context is recycled");
         }
@@ -178,7 +179,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         if let Some((warm, place)) = self.take() {
             // Whatever is answered, it is closed.
-            let _unsound = self.shared.left(self.job, warm.number, false);
+            let _unsound = self.shared.left(self.job, warm.number, false, None);
             // Its renderer may be busy or stopped, and would not hear a request.
             warm.context.kill_renderer();
             close(&self.shared, warm, place);

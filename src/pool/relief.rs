@@ -31,8 +31,8 @@ impl std::fmt::Debug for Watched {
 
 impl Shared {
     /// A job leaves its context; whether that is to be kept.
-    pub(super) fn left(&self, job: u64, context: u64, sound: bool) -> bool {
-        self.watch.get().map_or(sound, |watch| watch.left(job, context, sound)) && sound
+    pub(super) fn left(&self, job: u64, context: u64, sound: bool, bytes: Option<u64>) -> bool {
+        self.watch.get().map_or(sound, |watch| watch.left(job, context, sound, bytes)) && sound
     }
 
     pub(super) fn relieve(self: &Arc<Self>, context: u64, relief: Relief) {

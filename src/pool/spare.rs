@@ -100,13 +100,13 @@ impl Shared {
         let number = self.next_number();
         // What was promised for it is nobody's any more.
         let mut warm = self.open_spare(number, deadline).await.inspect_err(|_| {
-            self.left(0, number, false);
+            self.left(0, number, false, None);
         })?;
         // Of no job: what it holds counts as an idle context's from here on.
         let pid = warm.context.renderer_pid();
         let told = self.watch.get().inspect(|w| w.entered(0, warm.number, &nobody, pid)).is_some();
         if let Err(failure) = canary::warm_up(&mut warm.page, &self.config.limits).await {
-            self.left(0, warm.number, false);
+            self.left(0, warm.number, false, None);
             // It may be busy or stopped, and not hear a request: the browser that it shares
             // with jobs would have to go for it.
             warm.context.kill_renderer();
@@ -119,7 +119,7 @@ impl Shared {
         let over = self.contexts(|contexts| {
             // Who began to listen meanwhile does not know it.
             let known = told == self.watch.get().is_some();
-            let keep = self.left(0, number, sound && known);
+            let keep = self.left(0, number, sound && known, None);
             if keep { contexts.give_spare(warm) } else { Some(warm) }
         });
         if let Some(warm) = over {

@@ -1,34 +1,20 @@
 //! What must be known about a document's markup before it is set. Pure.
 //!
 //! No question needs a parser; the answers err on the safe side. All of them
-//! together are [`look`]: some passes over the bytes, about 10 ms for each MiB.
+//! together are [`look`]: one pass over the bytes ([`scan`]).
+
+mod scan;
 
 use std::borrow::Cow;
 
-use super::tags;
+use scan::{Scan, scan, starts_with};
 
 /// Directives that do nothing beyond their document (a language stays, and the page is
-/// renewed after it: [`leaves_traces`]).
+/// renewed after it: [`Look::leaves_traces`]).
 const HARMLESS: [&[u8]; 3] = [b"content-type", b"content-language", b"x-ua-compatible"];
 /// The attribute, and a name of the same length that means nothing.
 const DIRECTIVE: &[u8] = b"http-equiv";
 const DISARMED: &str = "data-equiv";
-
-/// A tag that is longer is not looked through, nor more than so many bytes of tags:
-/// a million may begin in each other.
-const LONG_TAG: usize = 512;
-const LOOKED_THROUGH: usize = 64 * 1024;
-
-/// What holds another document.
-const FRAMES: [&[u8]; 6] =
-    [b"<iframe", b"<frame", b"<object", b"<embed", b"<fencedframe", b"<portal"];
-/// Marks of a document that loads something, so that printing must wait for it.
-const IMAGE: &[u8] = b"<img";
-const LOADING_TAGS: [&[u8]; 8] =
-    [b"<image", b"<feimage", b"<use", b"<link", b"<object", b"<embed", b"<video", b"<input"];
-/// The same, by what they begin with.
-const LOADING_RULES: [(u8, &[u8]); 3] =
-    [(b'u', b"url("), (b'@', b"@import"), (b'i', b"image-set(")];
 
 /// A document that is longer may fill any number of pages: of text alone, in a
 /// column that is wide enough for one letter.
@@ -75,9 +61,13 @@ pub(crate) struct Look {
     pub(crate) loads: Loads,
     /// See [`has_page_rules`].
     pub(crate) has_page_rules: bool,
-    /// See [`leaves_traces`].
+    /// Whether the document leaves something in its page that replacing it does not
+    /// take away, so that the next one would be printed otherwise (all seen): the
+    /// colour of links from `<body link>`, the preferred set of style sheets from a
+    /// `title` on one, the colour scheme and the language from a `<meta>`.
     pub(crate) leaves_traces: bool,
-    /// See [`may_navigate`].
+    /// Whether the document has what could lead its page away, scripts being off: frames,
+    /// which could lead their parent, or a directive, should [`disarm`] have missed one.
     pub(crate) may_navigate: bool,
     /// See [`tall`].
     pub(crate) tall: Tall,
@@ -98,15 +88,15 @@ impl Look {
 /// pages (0: any number).
 #[must_use]
 pub(crate) fn look(html: &str, pages: u64) -> Look {
-    let sizes = sizes(html.as_bytes());
+    let scan = scan(html.as_bytes());
     Look {
-        loads: loads(html),
-        has_page_rules: has_page_rules(html),
-        leaves_traces: leaves_traces(html),
-        may_navigate: may_navigate(html),
-        tall: tall(html, sizes, pages),
-        many_tags: pages > 0 && sizes.tags > pages,
-        forces_breaks: forces_breaks(html),
+        loads: loads(scan),
+        has_page_rules: scan.page_rules,
+        leaves_traces: scan.traces,
+        may_navigate: scan.frames || scan.directive,
+        tall: tall(html, scan, pages),
+        many_tags: pages > 0 && scan.tags > pages,
+        forces_breaks: scan.breaks,
     }
 }
 
@@ -176,84 +166,28 @@ fn is_harmless(rest: &[u8]) -> bool {
 /// Whether the document may load images, fonts or style sheets.
 #[must_use]
 pub(crate) fn loads_anything(html: &str) -> bool {
-    loads(html) > Loads::Nothing
+    loads(scan(html.as_bytes())) > Loads::Nothing
 }
 
-fn loads(html: &str) -> Loads {
-    let bytes = html.as_bytes();
-    let mut found = Loads::Nothing;
-    for (at, byte) in bytes.iter().enumerate() {
-        let begins = |mark| starts_with(bytes, at, mark);
-        let loads = match byte.to_ascii_lowercase() {
-            b'<' if begins(IMAGE) => {
-                found = Loads::Images;
-                false
-            }
-            b'<' => LOADING_TAGS.into_iter().any(begins),
-            first @ (b'@' | b'u' | b'i') => {
-                LOADING_RULES.iter().any(|(letter, mark)| *letter == first && begins(mark))
-            }
-            _ => false,
-        };
-        if loads {
-            return Loads::Anything;
-        }
+fn loads(scan: Scan) -> Loads {
+    match scan {
+        Scan { loads: true, .. } => Loads::Anything,
+        Scan { images: true, .. } => Loads::Images,
+        _ => Loads::Nothing,
     }
-    found
 }
 
 /// Whether the document has `@page` rules, or hides what it has.
 #[must_use]
 pub(crate) fn has_page_rules(html: &str) -> bool {
-    let bytes = html.as_bytes();
-    bytes.iter().enumerate().any(|(at, byte)| {
-        *byte == b'@' && (starts_with(bytes, at, b"@page") || starts_with(bytes, at, b"@\\"))
-    }) || positions(bytes, b"text/css;").next().is_some()
-        || positions(bytes, b"text/css,").next().is_some()
-}
-
-/// Whether the document leaves something in its page that replacing it does not
-/// take away, so that the next one would be printed otherwise (all seen): the
-/// colour of links from `<body link>`, the preferred set of style sheets from a
-/// `title` on one, the colour scheme and the language from a `<meta>`.
-#[must_use]
-pub(crate) fn leaves_traces(html: &str) -> bool {
-    const TRACES: [(&[u8], &[&[u8]]); 4] = [
-        (b"<body", &[b"link"]),
-        (b"<style", &[b"title"]),
-        (b"<link", &[b"title"]),
-        // What a character reference spells is not looked at, so it counts.
-        (b"<meta", &[b"scheme", b"content-language", b"&"]),
-    ];
-    let bytes = html.as_bytes();
-    let mut looked = 0;
-    positions(bytes, b"<").any(|at| {
-        TRACES.iter().any(|(tag, marks)| {
-            starts_with(bytes, at, tag) && {
-                let rest = &bytes[at..bytes.len().min(at + LONG_TAG)];
-                let end = 1 + tags::tag_end(&rest[1..]).0;
-                looked += end;
-                end == LONG_TAG
-                    || looked > LOOKED_THROUGH
-                    || marks.iter().any(|mark| positions(&rest[..end], mark).next().is_some())
-            }
-        })
-    })
-}
-
-/// Whether the document has what could lead its page away, scripts being off: frames,
-/// which could lead their parent, or a directive, should [`disarm`] have missed one.
-fn may_navigate(html: &str) -> bool {
-    let bytes = html.as_bytes();
-    positions(bytes, b"<").any(|at| FRAMES.iter().any(|tag| starts_with(bytes, at, tag)))
-        || positions(bytes, DIRECTIVE).next().is_some()
+    scan(html.as_bytes()).page_rules
 }
 
 /// Whether the document may be higher than `pages` pages: a length of ten thousand
 /// of whatever unit, more text than they hold, more lines, as many tags as fill them
 /// with the largest length there is, or lengths that are calculated. What a person writes for a receipt is none of
 /// that, and is not measured.
-fn tall(html: &str, sizes: Sizes, pages: u64) -> Tall {
+fn tall(html: &str, sizes: Scan, pages: u64) -> Tall {
     if pages == 0 {
         return Tall::No;
     }
@@ -273,118 +207,7 @@ fn tall(html: &str, sizes: Sizes, pages: u64) -> Tall {
 /// Whether a document or style sheet may force page breaks.
 #[must_use]
 pub(crate) fn forces_breaks(text: &str) -> bool {
-    sizes(text.as_bytes()).broken
-}
-
-/// Numbers that stand before a unit, and what may be as high as they say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Sizes {
-    /// Start tags.
-    tags: u64,
-    /// Line breaks.
-    lines: u64,
-    /// The largest number before any unit but those of a view.
-    length: u64,
-    /// The largest before a unit of the view's height or width.
-    view: u64,
-    /// Whether there are lengths that are calculated.
-    calculated: bool,
-    /// See [`forces_breaks`].
-    broken: bool,
-}
-
-impl Sizes {
-    /// A number stands before the unit that begins with `unit` and goes on with `next`.
-    fn add(&mut self, value: u64, unit: u8, next: u8) {
-        let of_view = match unit.to_ascii_lowercase() {
-            b'v' => true,
-            b's' | b'l' | b'd' => next.eq_ignore_ascii_case(&b'v'),
-            _ => false,
-        };
-        let largest = if of_view { &mut self.view } else { &mut self.length };
-        *largest = (*largest).max(value);
-    }
-
-    /// A word may begin here.
-    fn read(&mut self, bytes: &[u8], at: usize) {
-        let begins = |mark| starts_with(bytes, at, mark);
-        match bytes[at].to_ascii_lowercase() {
-            b'b' => self.broken |= begins(b"break-before") || begins(b"break-after"),
-            b'p' => self.broken |= begins(b"page:"),
-            b'c' => self.calculated |= begins(b"calc("),
-            b'z' => self.calculated |= begins(b"zoom"),
-            _ => {}
-        }
-    }
-}
-
-/// `before` times ten to the power of `exponent`.
-fn with_exponent(before: u64, exponent: u64) -> u64 {
-    let times = 10_u64.saturating_pow(u32::try_from(exponent).unwrap_or(u32::MAX));
-    before.max(1).saturating_mul(times)
-}
-
-/// Bytes with which something begins that [`sizes`] is after; most are not.
-const BEGINS: [bool; 256] = {
-    let mut begins = [false; 256];
-    let bytes = b"0123456789<\n#bBpPcCzZ";
-    let mut at = 0;
-    while at < bytes.len() {
-        begins[bytes[at] as usize] = true;
-        at += 1;
-    }
-    begins
-};
-
-fn sizes(bytes: &[u8]) -> Sizes {
-    let mut sizes = Sizes::default();
-    let mut number: Option<u64> = None;
-    // Of a number in the form 1e9.
-    let mut mantissa: Option<u64> = None;
-    // In a colour or the like, whose digits are no length (#14506b).
-    let mut hash = false;
-    for (at, byte) in bytes.iter().enumerate() {
-        hash &= byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if hash {
-            continue;
-        }
-        if number.is_none() && mantissa.is_none() && !BEGINS[usize::from(*byte)] {
-            continue;
-        }
-        let next = bytes.get(at + 1).copied().unwrap_or_default();
-        match byte {
-            b'0'..=b'9' => {
-                let digit = u64::from(byte - b'0');
-                number = Some(number.unwrap_or(0).saturating_mul(10).saturating_add(digit));
-                continue;
-            }
-            b'a'..=b'z' | b'A'..=b'Z' | b'%' => {
-                sizes.read(bytes, at);
-                if let Some(found) = number {
-                    let value = mantissa.map_or(found, |before| with_exponent(before, found));
-                    sizes.add(value, *byte, next);
-                    if mantissa.is_none()
-                        && byte.eq_ignore_ascii_case(&b'e')
-                        && (next.is_ascii_digit() || next == b'+')
-                    {
-                        (number, mantissa) = (None, Some(found));
-                        continue;
-                    }
-                }
-            }
-            b'+' if mantissa.is_some() && number.is_none() => continue,
-            b'#' => hash = true,
-            b'<' => sizes.tags += u64::from(next.is_ascii_alphabetic()),
-            b'\n' => sizes.lines += 1,
-            _ => {}
-        }
-        (number, mantissa) = (None, None);
-    }
-    sizes
-}
-
-fn starts_with(bytes: &[u8], at: usize, mark: &[u8]) -> bool {
-    bytes.get(at..at + mark.len()).is_some_and(|found| found.eq_ignore_ascii_case(mark))
+    scan(text.as_bytes()).breaks
 }
 
 /// Where `needle` stands in `bytes`, whatever its case.
@@ -401,6 +224,10 @@ fn positions<'a>(bytes: &'a [u8], needle: &'a [u8]) -> impl Iterator<Item = usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn leaves_traces(html: &str) -> bool {
+        look(html, 0).leaves_traces
+    }
 
     #[test]
     fn what_holds_another_document_or_a_directive_may_lead_the_page_away() {
@@ -463,7 +290,7 @@ mod tests {
         // Just short enough to be looked through, over and over.
         let nested = format!("{}>", "<meta ".repeat(80)).repeat(16_000);
         assert!(leaves_traces(&nested));
-        assert!(leaves_traces(&format!("<body style='{}'>", "x".repeat(LONG_TAG))));
+        assert!(leaves_traces(&format!("<body style='{}'>", "x".repeat(scan::LONG_TAG))));
     }
 
     #[test]
@@ -512,7 +339,7 @@ mod tests {
     #[test]
     fn numbers_are_read_as_style_sheets_write_them() {
         let of = |text: &str| {
-            let Sizes { tags, lines, length, view, .. } = sizes(text.as_bytes());
+            let Scan { tags, lines, length, view, .. } = scan(text.as_bytes());
             (tags + lines, length, view)
         };
         for (text, found) in [
@@ -560,9 +387,9 @@ mod tests {
         {
             assert!(loads_anything(html), "{html}");
         }
-        assert_eq!(loads("<p><img src=a><img src=b>"), Loads::Images);
-        assert_eq!(loads("<p><img src=a><IMAGE>"), Loads::Anything);
-        assert_eq!(loads("<p style='background:url(a)'><img src=a>"), Loads::Anything);
+        assert_eq!(look("<p><img src=a><img src=b>", 10).loads, Loads::Images);
+        assert_eq!(look("<p><img src=a><IMAGE>", 10).loads, Loads::Anything);
+        assert_eq!(look("<p style='background:url(a)'><img src=a>", 10).loads, Loads::Anything);
         for html in ["", "<p>u i @ <", "<table><tr><td>12,00", "<svg><path d=''/></svg>"] {
             assert!(!loads_anything(html), "{html}");
         }

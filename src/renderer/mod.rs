@@ -158,10 +158,11 @@ pub trait Watch: Send + Sync {
     /// A job has a context from now on, in the process `pid` where that is known.
     fn entered(&self, job: u64, context: u64, tenant: &Arc<str>, pid: Option<u32>);
 
-    /// A job leaves its context, `sound` if another may follow it there. Says
+    /// A job leaves its context, `sound` if another may follow it there. `bytes`: what
+    /// its process holds for itself alone at this moment, where that was looked at. Says
     /// whether the context is to be kept for the tenant's next job; else it is
     /// closed.
-    fn left(&self, job: u64, context: u64, sound: bool) -> bool;
+    fn left(&self, job: u64, context: u64, sound: bool, bytes: Option<u64>) -> bool;
 
     /// A context is gone, and its process has really ended.
     fn ended(&self, context: u64);

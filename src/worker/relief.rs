@@ -34,8 +34,8 @@ impl Watch for News {
         self.0.entered(JobId(job), ContextId(context), tenant, pid);
     }
 
-    fn left(&self, job: u64, context: u64, sound: bool) -> bool {
-        self.0.left(JobId(job), ContextId(context), sound)
+    fn left(&self, job: u64, context: u64, sound: bool, bytes: Option<u64>) -> bool {
+        self.0.left(JobId(job), ContextId(context), sound, bytes)
     }
 
     fn ended(&self, context: u64) {

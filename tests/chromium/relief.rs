@@ -60,7 +60,7 @@ impl Watch for Ears {
         self.hear(Told::Entered(job, context, pid.expect("a process")));
     }
 
-    fn left(&self, job: u64, context: u64, sound: bool) -> bool {
+    fn left(&self, job: u64, context: u64, sound: bool, _: Option<u64>) -> bool {
         self.hear(Told::Left(job, context, sound));
         !*self.spoiled.lock().unwrap()
     }

@@ -105,7 +105,7 @@ impl Watch for Room {
         self.entered.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn left(&self, _: u64, _: u64, sound: bool) -> bool {
+    fn left(&self, _: u64, _: u64, sound: bool, _: Option<u64>) -> bool {
         sound
     }
 

@@ -113,7 +113,7 @@ impl Watch for Seen {
         self.contexts().entry(context).or_insert_with(fresh);
     }
 
-    fn left(&self, _job: u64, _context: u64, sound: bool) -> bool {
+    fn left(&self, _: u64, _: u64, sound: bool, _: Option<u64>) -> bool {
         sound
     }
 
