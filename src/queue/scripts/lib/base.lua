@@ -1,4 +1,5 @@
--- Part of every script; other parts of lib/ and the script's own body follow.
+-- Of the parts of lib/, a script has those functions that it uses, before its own body.
+-- What is defined here is made anew by every call, so that an unused function would cost, too.
 -- ARGV[1] is the key prefix, `tillroll:{<queue>}:`. All keys carry its hash
 -- tag, so they live in one cluster slot. Time is Redis' own, in milliseconds.
 -- No script ever reads or returns a document: documents are moved by RENAME.
@@ -16,9 +17,14 @@ local function begin()
   call('UNLINK', P .. 'nothing')
 end
 
+-- One call is one moment.
+local read_at
 local function now()
-  local t = call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+  if not read_at then
+    local t = call('TIME')
+    read_at = t[1] * 1000 + math.floor(t[2] / 1000)
+  end
+  return read_at
 end
 
 -- Whether somebody kept house within the grace: else Redis was away between the
@@ -56,6 +62,16 @@ local function configured(field)
     end
   end
   return configuration[field] or false
+end
+
+-- What an operator decided for a tenant: state, running, weight, isolation, scripts, assets;
+-- false where nothing was. Read once by each call, as the configuration is.
+local settings = {}
+local function settings_of(tenant)
+  if not settings[tenant] then
+    settings[tenant] = call('HMGET', P .. 'tenant:' .. tenant, 'state', 'running', 'weight', 'isolation', 'scripts', 'assets')
+  end
+  return settings[tenant]
 end
 
 -- A limit of the whole queue; 0: none.
