@@ -103,14 +103,16 @@ scripts! {
 /// What stands before the first part: the limits that hold where the queue's
 /// own configuration says nothing.
 fn head(limits: &Limits, fenced: bool) -> String {
-    let mut head = String::from("local DEFAULTS = { ");
+    // A function, since a table would be filled anew by each call.
+    let mut head = String::from("local function default(field)\n");
     for (field, value) in limits.fields() {
         // Writing into a String cannot fail.
-        if write!(head, "{field} = {value}, ").is_err() {
+        if writeln!(head, "  if field == '{field}' then return {value} end").is_err() {
             head.clear();
         }
     }
-    head.push_str(if fenced { "}\nlocal FENCED = true\n" } else { "}\nlocal FENCED = false\n" });
+    head.push_str("  return 0\nend\n");
+    head.push_str(if fenced { "local FENCED = true\n" } else { "local FENCED = false\n" });
     head
 }
 
@@ -167,12 +169,18 @@ mod tests {
 
     #[test]
     fn a_script_has_what_it_uses_and_nothing_else() {
-        let head = "local DEFAULTS = { jobs = 1, }\nlocal FENCED = true\n";
+        let head = "local function default(field)\n  return 0\nend\nlocal FENCED = true\n";
         let text = with_library(head, "-- place\nbegin()\nreturn limit('jobs')\n");
         let has = |what: &str| text.contains(what);
         assert!(has("local function limit(") && has("local function configured("));
-        assert!(has("local DEFAULTS") && has("local configuration\n") && has("local P = ARGV[1]"));
-        assert!(!has("local FENCED") && !has("local function place(") && !has("local function now("));
+        assert!(
+            has("local function default(")
+                && has("local settings = {}")
+                && has("local P = ARGV[1]")
+        );
+        assert!(
+            !has("local FENCED") && !has("local function place(") && !has("local function now(")
+        );
         assert!(text.ends_with("return limit('jobs')\n"));
     }
 }

@@ -31,9 +31,9 @@ end
 -- The first limit that this job would exceed, or false.
 local function exceeded()
   local queue = call('HMGET', STATE, 'jobs', 'bytes', 'held', 'dead_bytes')
-  local set = call('HMGET', P .. 'tenant:' .. tenant, 'state', 'jobs', 'bytes')
+  local set = settings_at('tenant:' .. tenant)
   local use = call('HMGET', P .. 'use:' .. tenant, 'jobs', 'bytes')
-  if configured('state') == 'draining' or set[1] == 'draining' then
+  if configured('state') == 'draining' or set.state == 'draining' then
     return 'draining'
   end
   local function over(most, value)
@@ -45,10 +45,10 @@ local function exceeded()
   if over(limit('bytes'), number(queue[2]) + number(queue[3]) + number(queue[4]) + bytes) then
     return 'queue_bytes'
   end
-  if over(set[2] and tonumber(set[2]) or limit('tenant_jobs'), number(use[1]) + 1) then
+  if over(set.jobs and tonumber(set.jobs) or limit('tenant_jobs'), number(use[1]) + 1) then
     return 'tenant_full'
   end
-  if over(set[3] and tonumber(set[3]) or limit('tenant_bytes'), number(use[2]) + bytes) then
+  if over(set.bytes and tonumber(set.bytes) or limit('tenant_bytes'), number(use[2]) + bytes) then
     return 'tenant_bytes'
   end
   return false

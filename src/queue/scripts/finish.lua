@@ -32,20 +32,21 @@ if not holds(name, token) then
   call('UNLINK', KEYS[2])
   return answer(refusal(name, token, worker))
 end
-local target, ttl = KEYS[3], ARGV[8]
-if kind == 'stored' then
-  target, ttl = KEYS[4], ARGV[9]
-end
--- It fails where `out` is not there.
-if inline == '' and redis.pcall('RENAME', KEYS[2], target).err then
+if inline == '' and call('EXISTS', KEYS[2]) == 0 then
   return { 'missing', false }
 end
 
 drop_lease(name, token, worker)
 end_job(name, 'done', 'ok', token, math.max(tonumber(ARGV[10]), 60000))
-if inline ~= '' and kind == 'stored' then
+local target, ttl = KEYS[3], ARGV[8]
+if kind == 'stored' then
+  target, ttl = KEYS[4], ARGV[9]
+end
+if inline == '' then
+  call('RENAME', KEYS[2], target)
+elseif kind == 'stored' then
   call('SET', target, inline)
-elseif inline ~= '' then
+else
   call('UNLINK', target)
   call('RPUSH', target, inline)
 end

@@ -15,7 +15,7 @@ local function take(priority)
     -- A name whose record is gone or not ready is a leftover: skip it. So is one
     -- that was pushed again with the other priority: it stands in that list too.
     if f[1] == 'ready' and f[2] == priority then
-      local weight = number(settings_of(tenant)[3])
+      local weight = number(settings_at('tenant:' .. tenant).weight)
       local vt = first[2] + 1 / (weight > 0 and weight or 1)
       call('HSET', STATE, 'vt:' .. priority, first[2])
       call('HSET', P .. 'use:' .. tenant, 'vt:' .. priority, string.format('%.17g', vt))

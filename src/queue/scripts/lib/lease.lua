@@ -54,10 +54,10 @@ end
 -- what an operator decided for its tenant, and the version of that tenant's assets ('': none).
 -- `deadline`: by when it has to begin, where its record does not say that any more.
 local function claimed(name, f, at, deadline)
-  local set = settings_of(tenant_of(name))
+  local set = settings_at('tenant:' .. tenant_of(name))
   return {
     name, f[3], f[4], f[5], deadline or f[6] or '0', f[7] or '0', f[2], tostring(at), f[8] or '0', f[9] or '0',
-    f[10] or '0', set[4] or '', set[5] or '', set[6] or '',
+    f[10] or '0', set.isolation or '', set.scripts or '', set.assets or '',
   }
 end
 

@@ -42,16 +42,16 @@ end
 -- coming back gains nothing; takes it out of the others. In the ring of `served` it is
 -- known to be.
 local function place(tenant, served)
-  local set = settings_of(tenant)
+  local set = settings_at('tenant:' .. tenant)
   local use = call('HMGET', P .. 'use:' .. tenant, 'running', 'fails', 'vt:interactive', 'vt:bulk')
-  local cap = number(set[2])
+  local cap = number(set.running)
   if cap == 0 then
     cap = limit('tenant_running')
   end
   if number(use[2]) >= BROKEN_AFTER then
     cap = 1
   end
-  local open = set[1] ~= 'paused' and (cap == 0 or number(use[1]) < cap)
+  local open = set.state ~= 'paused' and (cap == 0 or number(use[1]) < cap)
   for i, priority in ipairs({ 'interactive', 'bulk' }) do
     local ring = P .. 'ring:' .. priority
     if open and call('EXISTS', P .. 'ready:' .. priority .. ':' .. tenant) == 1 then
