@@ -31,9 +31,9 @@ end
 -- The first limit that this job would exceed, or false.
 local function exceeded()
   local queue = call('HMGET', STATE, 'jobs', 'bytes', 'held', 'dead_bytes')
-  local set = call('HMGET', P .. 'tenant:' .. tenant, 'state', 'jobs', 'bytes')
+  local set = settings_at('tenant:' .. tenant)
   local use = call('HMGET', P .. 'use:' .. tenant, 'jobs', 'bytes')
-  if configured('state') == 'draining' or set[1] == 'draining' then
+  if configured('state') == 'draining' or set.state == 'draining' then
     return 'draining'
   end
   local function over(most, value)
@@ -45,10 +45,10 @@ local function exceeded()
   if over(limit('bytes'), number(queue[2]) + number(queue[3]) + number(queue[4]) + bytes) then
     return 'queue_bytes'
   end
-  if over(set[2] and tonumber(set[2]) or limit('tenant_jobs'), number(use[1]) + 1) then
+  if over(set.jobs and tonumber(set.jobs) or limit('tenant_jobs'), number(use[1]) + 1) then
     return 'tenant_full'
   end
-  if over(set[3] and tonumber(set[3]) or limit('tenant_bytes'), number(use[2]) + bytes) then
+  if over(set.bytes and tonumber(set.bytes) or limit('tenant_bytes'), number(use[2]) + bytes) then
     return 'tenant_bytes'
   end
   return false
@@ -60,10 +60,9 @@ if seen > tonumber(turn) then
   -- Whoever called has gone on: nobody waits for a claim under this token.
   return { 'gone', false }
 end
-if seen == tonumber(turn) or call('EXISTS', KEYS[1]) == 0 then
+if seen == tonumber(turn) or not only_the_latest(KEYS[1], inbox) then
   return answer('gone')
 end
-only_the_latest(KEYS[1], inbox)
 
 local old = call('HMGET', KEYS[2], 'state', 'digest')
 if living(old[1]) then
@@ -101,24 +100,28 @@ local delay, deadline = tonumber(ARGV[6]), tonumber(ARGV[7])
 dealt_with(worker, inbox, turn)
 -- What is left under this name makes room: of an ended job, of one whose record
 -- ran out before its reply, of a rejected push. Whoever waits now waits for the new job.
-forget_dead(name)
+if old[1] == 'dead' then
+  forget_dead(name)
+end
 call('UNLINK', KEYS[2], KEYS[4], KEYS[5], KEYS[6], P .. 'history:' .. name)
-hold('reply:' .. name, 0)
-hold('pdf:' .. name, 0)
+local held = call('HMGET', P .. 'held', 'reply:' .. name, 'pdf:' .. name)
+if held[1] or held[2] then
+  hold('reply:' .. name, 0)
+  hold('pdf:' .. name, 0)
+end
 call('RENAME', KEYS[1], KEYS[3])
 call('PERSIST', KEYS[3])
-call('HSET', KEYS[2], 'state', 'ready', 'priority', priority, 'digest', digest, 'bytes', bytes,
-  'attempts', '0', 'max', ARGV[8], 'admitted', at, 'deadline', deadline > 0 and at + deadline or 0)
+call('HSET', KEYS[2], 'state', delay > 0 and 'delayed' or 'ready', 'priority', priority, 'digest', digest,
+  'bytes', bytes, 'attempts', '0', 'max', ARGV[8], 'admitted', at, 'deadline', deadline > 0 and at + deadline or 0)
 count_job(tenant, bytes, 1)
 call('ZADD', P .. 'tenants', at, tenant)
 if deadline > 0 then
   call('ZADD', P .. 'deadlines', at + deadline, name)
 end
 if delay > 0 then
-  call('HSET', KEYS[2], 'state', 'delayed')
   call('ZADD', P .. 'delayed', at + delay, name)
 else
-  make_ready(name, priority, false)
+  enlist(name, priority, false)
 end
 event('admitted', name, priority)
 if token == '' then

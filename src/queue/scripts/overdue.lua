@@ -13,13 +13,13 @@ end
 for i, name in ipairs(call('ZRANGEBYSCORE', KEYS[1], '-inf', at, 'LIMIT', 0, ARGV[5])) do
   begin()
   call('ZREM', KEYS[1], name)
-  local state = call('HGET', P .. 'job:' .. name, 'state')
-  if state == 'ready' or state == 'delayed' then
+  local f = described(name)
+  if f[1] == 'ready' or f[1] == 'delayed' then
     -- In a ready list its name stays behind: whoever takes it skips it.
     call('ZREM', P .. 'delayed', name)
-    take_lease(name, worker, token .. i, tonumber(ARGV[4]), at)
+    take_lease(name, f, worker, token .. i, tonumber(ARGV[4]), at)
     place(tenant_of(name))
-    local answer = claimed(name, at)
+    local answer = claimed(name, f, at)
     answer[#answer + 1] = token .. i
     claims[#claims + 1] = answer
   end

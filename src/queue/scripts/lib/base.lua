@@ -1,8 +1,9 @@
--- Part of every script; other parts of lib/ and the script's own body follow.
+-- Of the parts of lib/, a script has those functions that it uses, before its own body.
+-- What is defined here is made anew by every call, so that an unused function would cost, too.
 -- ARGV[1] is the key prefix, `tillroll:{<queue>}:`. All keys carry its hash
 -- tag, so they live in one cluster slot. Time is Redis' own, in milliseconds.
 -- No script ever reads or returns a document: documents are moved by RENAME.
--- `DEFAULTS` and `FENCED` stand before this text: the limits of the worker that
+-- `default` and `FENCED` stand before this text: the limits of the worker that
 -- loaded the script, for where the queue's own configuration says nothing.
 
 local P = ARGV[1]
@@ -16,9 +17,14 @@ local function begin()
   call('UNLINK', P .. 'nothing')
 end
 
+-- One call is one moment.
+local read_at
 local function now()
-  local t = call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
+  if not read_at then
+    local t = call('TIME')
+    read_at = t[1] * 1000 + math.floor(t[2] / 1000)
+  end
+  return read_at
 end
 
 -- Whether somebody kept house within the grace: else Redis was away between the
@@ -44,23 +50,31 @@ local function event(kind, name, code)
   call('XADD', P .. 'events', 'MAXLEN', '~', '10000', '*', 'event', kind, 'job', name, 'code', code)
 end
 
--- What an operator set for the whole queue; false where nothing was set. Read once
--- by each call: whoever writes it asks only afterwards.
-local configuration
-local function configured(field)
-  if not configuration then
-    configuration = {}
-    local all = call('HGETALL', P .. 'config')
+-- What an operator set, for the whole queue (P:config) or for a tenant. Read once by each
+-- call: whoever writes it asks only afterwards. Mostly there is nothing, so that reading all
+-- of it is the cheapest.
+local settings = {}
+local function settings_at(key)
+  local set = settings[key]
+  if not set then
+    set = {}
+    local all = call('HGETALL', P .. key)
     for i = 1, #all, 2 do
-      configuration[all[i]] = all[i + 1]
+      set[all[i]] = all[i + 1]
     end
+    settings[key] = set
   end
-  return configuration[field] or false
+  return set
+end
+
+-- What was set for the whole queue; false where nothing was.
+local function configured(field)
+  return settings_at('config')[field] or false
 end
 
 -- A limit of the whole queue; 0: none.
 local function limit(field)
-  return tonumber(configured(field) or DEFAULTS[field])
+  return tonumber(configured(field) or default(field))
 end
 
 -- Why nothing is claimed now, or false.

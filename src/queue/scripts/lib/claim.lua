@@ -1,7 +1,7 @@
 -- Claiming: which job is next.
 
--- Takes the next ready name of one priority; false where there is none, nil
--- where so many leftovers came first that somebody should ask again.
+-- Takes the next ready name of one priority, and describes the job; false where there is none,
+-- nil where so many leftovers came first that somebody should ask again.
 local function take(priority)
   local ring = P .. 'ring:' .. priority
   for _ = 1, 100 do
@@ -11,16 +11,16 @@ local function take(priority)
       return false
     end
     local name = call('LPOP', P .. 'ready:' .. priority .. ':' .. tenant)
-    local f = name and call('HMGET', P .. 'job:' .. name, 'state', 'priority') or {}
+    local f = name and described(name) or {}
     -- A name whose record is gone or not ready is a leftover: skip it. So is one
     -- that was pushed again with the other priority: it stands in that list too.
     if f[1] == 'ready' and f[2] == priority then
-      local weight = number(call('HGET', P .. 'tenant:' .. tenant, 'weight'))
+      local weight = number(settings_at('tenant:' .. tenant).weight)
       local vt = first[2] + 1 / (weight > 0 and weight or 1)
       call('HSET', STATE, 'vt:' .. priority, first[2])
       call('HSET', P .. 'use:' .. tenant, 'vt:' .. priority, string.format('%.17g', vt))
       call('ZADD', ring, vt, tenant)
-      return name
+      return name, f
     end
     place(tenant)
   end
@@ -34,29 +34,24 @@ end
 local function claim(worker, token, lease_ms, bulk)
   local at = now()
   local name = call('HGET', P .. 'claims:' .. worker, token)
-  local due
+  local f, due
   if not name then
     if paused() then
       return false
     end
-    local order = {}
-    if call('EXISTS', P .. 'ring:interactive') == 1 then
-      order[1] = 'interactive'
+    local first = has_tenants('interactive') and 'interactive'
+    local second = bulk == '1' and has_tenants('bulk') and 'bulk'
+    if first and second and call('HINCRBY', STATE, 'turn', 1) % 9 == 0 then
+      first, second = second, first
     end
-    if bulk == '1' and call('EXISTS', P .. 'ring:bulk') == 1 then
-      order[#order + 1] = 'bulk'
-    end
-    if #order == 2 and call('HINCRBY', STATE, 'turn', 1) % 9 == 0 then
-      order = { 'bulk', 'interactive' }
-    end
-    for _, priority in ipairs(order) do
-      local found = take(priority)
-      if found == nil then
+    local priority = first or second
+    while priority and not name do
+      name, f = take(priority)
+      if name == nil then
         ring_bell(priority)
       end
-      if found then
-        name = found
-        break
+      if not name then
+        priority = priority == first and second
       end
     end
     if not name then
@@ -64,10 +59,9 @@ local function claim(worker, token, lease_ms, bulk)
       ring_bells()
       return false
     end
-    take_lease(name, worker, token, lease_ms, at)
-    local f = call('HMGET', P .. 'job:' .. name, 'deadline', 'due')
-    local deadline = number(f[1])
-    if f[2] then
+    take_lease(name, f, worker, token, lease_ms, at)
+    local deadline = number(f[6])
+    if f[11] then
       -- Of an attempt before, which began.
       call('HDEL', P .. 'job:' .. name, 'due')
     end
@@ -80,10 +74,11 @@ local function claim(worker, token, lease_ms, bulk)
         call('HSET', P .. 'job:' .. name, 'deadline', '0', 'due', due)
       end
     end
-    place(tenant_of(name))
+    place(tenant_of(name), priority)
   else
-    due = call('HGET', P .. 'job:' .. name, 'due') or nil
+    f = described(name)
+    due = f[11]
   end
   ring_bells()
-  return claimed(name, at, due)
+  return claimed(name, f, at, due)
 end

@@ -5,7 +5,8 @@
 local function end_job(name, status, code, settled, retain)
   local job = P .. 'job:' .. name
   local tenant = tenant_of(name)
-  local bytes = number(call('HGET', job, 'bytes'))
+  local f = call('HMGET', job, 'bytes', 'deadline', 'accepted', 'cancel')
+  local bytes = number(f[1])
   local at = now()
   -- Room first: what is freed here pays for what is written below.
   if status == 'dead' then
@@ -14,10 +15,13 @@ local function end_job(name, status, code, settled, retain)
   else
     call('UNLINK', P .. 'doc:' .. name)
   end
-  call('ZREM', P .. 'deadlines', name)
-  call('HSET', job, 'state', status, 'settled', settled, 'code', code, 'ended', at)
-  call('HINCRBY', job, 'accepted', 1)
-  call('HDEL', job, 'cancel')
+  if number(f[2]) > 0 then
+    call('ZREM', P .. 'deadlines', name)
+  end
+  call('HSET', job, 'state', status, 'settled', settled, 'code', code, 'ended', at, 'accepted', number(f[3]) + 1)
+  if f[4] then
+    call('HDEL', job, 'cancel')
+  end
   if status == 'dead' then
     tenant_failed(tenant)
   else

@@ -33,10 +33,17 @@ local function not_begun(name)
   end
 end
 
-local function take_lease(name, worker, token, lease_ms, at)
-  local job = P .. 'job:' .. name
-  call('HSET', job, 'state', 'leased', 'token', token, 'worker', worker, 'claimed', at)
-  call('HINCRBY', job, 'attempts', 1)
+-- What a claim reads of a job's record.
+local function described(name)
+  return call('HMGET', P .. 'job:' .. name, 'state', 'priority', 'attempts', 'max', 'admitted', 'deadline', 'crashes',
+    'cancel', 'tries', 'needs', 'due')
+end
+
+-- `f`: the job as it was described.
+local function take_lease(name, f, worker, token, lease_ms, at)
+  f[3] = string.format('%d', number(f[3]) + 1)
+  call('HSET', P .. 'job:' .. name, 'state', 'leased', 'token', token, 'worker', worker, 'claimed', at,
+    'attempts', f[3])
   call('ZADD', P .. 'leased', at + lease_ms, name)
   call('HSET', P .. 'claims:' .. worker, token, name)
   call('HINCRBY', P .. 'use:' .. tenant_of(name), 'running', 1)
@@ -46,12 +53,11 @@ end
 -- many of its attempts failed without being counted, what memory it was seen to need,
 -- what an operator decided for its tenant, and the version of that tenant's assets ('': none).
 -- `deadline`: by when it has to begin, where its record does not say that any more.
-local function claimed(name, at, deadline)
-  local f = call('HMGET', P .. 'job:' .. name, 'attempts', 'max', 'admitted', 'deadline', 'crashes', 'priority', 'cancel', 'tries', 'needs')
-  local of = call('HMGET', P .. 'tenant:' .. tenant_of(name), 'isolation', 'scripts', 'assets')
+local function claimed(name, f, at, deadline)
+  local set = settings_at('tenant:' .. tenant_of(name))
   return {
-    name, f[1], f[2], f[3], deadline or f[4] or '0', f[5] or '0', f[6], tostring(at), f[7] or '0', f[8] or '0',
-    f[9] or '0', of[1] or '', of[2] or '', of[3] or '',
+    name, f[3], f[4], f[5], deadline or f[6] or '0', f[7] or '0', f[2], tostring(at), f[8] or '0', f[9] or '0',
+    f[10] or '0', set.isolation or '', set.scripts or '', set.assets or '',
   }
 end
 

@@ -19,47 +19,64 @@ local function ring_bell(priority)
   end
 end
 
+-- Whether a ring has tenants: asked for once, and again when one was taken out.
+local rings = {}
+local function has_tenants(priority)
+  if rings[priority] == nil then
+    rings[priority] = call('EXISTS', P .. 'ring:' .. priority) == 1
+  end
+  return rings[priority]
+end
+
 local function ring_bells()
-  for _, priority in ipairs({ 'interactive', 'bulk' }) do
-    if call('EXISTS', P .. 'ring:' .. priority) == 1 then
-      ring_bell(priority)
-    end
+  if has_tenants('interactive') then
+    ring_bell('interactive')
+  end
+  if has_tenants('bulk') then
+    ring_bell('bulk')
   end
 end
 
 -- Puts a tenant into the rings where it belongs, at the present virtual time,
 -- so that idleness banks no credit, and not before its own, so that leaving and
--- coming back gains nothing; takes it out of the others.
-local function place(tenant)
-  local set = call('HMGET', P .. 'tenant:' .. tenant, 'state', 'running')
+-- coming back gains nothing; takes it out of the others. In the ring of `served` it is
+-- known to be.
+local function place(tenant, served)
+  local set = settings_at('tenant:' .. tenant)
   local use = call('HMGET', P .. 'use:' .. tenant, 'running', 'fails', 'vt:interactive', 'vt:bulk')
-  local cap = number(set[2])
+  local cap = number(set.running)
   if cap == 0 then
     cap = limit('tenant_running')
   end
   if number(use[2]) >= BROKEN_AFTER then
     cap = 1
   end
-  local open = set[1] ~= 'paused' and (cap == 0 or number(use[1]) < cap)
+  local open = set.state ~= 'paused' and (cap == 0 or number(use[1]) < cap)
   for i, priority in ipairs({ 'interactive', 'bulk' }) do
     local ring = P .. 'ring:' .. priority
     if open and call('EXISTS', P .. 'ready:' .. priority .. ':' .. tenant) == 1 then
-      if not call('ZSCORE', ring, tenant) then
+      if priority ~= served and not call('ZSCORE', ring, tenant) then
         local vt = number(call('HGET', STATE, 'vt:' .. priority))
         call('ZADD', ring, math.max(vt, number(use[i + 2])), tenant)
+        rings[priority] = true
       end
-    else
-      call('ZREM', ring, tenant)
+    elseif has_tenants(priority) and call('ZREM', ring, tenant) == 1 then
+      rings[priority] = nil
     end
   end
 end
 
--- A living job is ready, at the end of its tenant's list or at the front.
-local function make_ready(name, priority, front)
+-- A ready job has its place at the end of its tenant's list, or at the front.
+local function enlist(name, priority, front)
   local tenant = tenant_of(name)
-  call('HSET', P .. 'job:' .. name, 'state', 'ready')
   call(front and 'LPUSH' or 'RPUSH', P .. 'ready:' .. priority .. ':' .. tenant, name)
   place(tenant)
+end
+
+-- A living job is ready.
+local function make_ready(name, priority, front)
+  call('HSET', P .. 'job:' .. name, 'state', 'ready')
+  enlist(name, priority, front)
 end
 
 -- A tenant's attempt failed, and counts.

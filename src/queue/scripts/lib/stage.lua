@@ -11,13 +11,12 @@ local function dealt_with(worker, inbox, turn)
   call('HSET', P .. 'turns:' .. worker, inbox, turn)
 end
 
--- A connection that died unnoticed may have been handed one element more: what
--- lies below the one in hand goes back to its inbox.
+-- Whether there is an element in the stage. A connection that died unnoticed may have been
+-- handed one more: what lies below the one in hand goes back to its inbox.
 local function only_the_latest(stage, inbox)
-  for _ = 1, 10 do
-    if call('LLEN', stage) < 2 then
-      return
-    end
+  local elements = call('LLEN', stage)
+  for _ = 1, math.min(elements - 1, 10) do
     call('RPOPLPUSH', stage, inbox)
   end
+  return elements > 0
 end
