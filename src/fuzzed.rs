@@ -50,7 +50,7 @@ use crate::memory::table::Record;
 use crate::memory::verdicts::{VERDICTS, Verdicts, read};
 use crate::renderer::assets::{Found, Shelf, shown};
 use crate::renderer::cdp::frame::{Frame, FrameDecoder, Message, parse as parse_frame};
-use crate::renderer::pdf::{Document, Stamp};
+use crate::renderer::pdf::{Document, Finished, Stamp};
 use crate::renderer::{markup, tags};
 
 /// No message quotes more than a few shortened values.
@@ -181,7 +181,7 @@ pub fn pdf(data: &[u8]) {
     let info = Info { title: Some("Beleg № 1 (Kopie)".to_owned()), ..Info::default() };
     let date = datetime!(2026-03-31 12:00:05 +05:30);
     let stamp = Stamp { info: &info, date, size: (226.772, None) };
-    let Ok(finished) = document.finish(&stamp) else { return };
+    let Ok(Finished { pdf: finished, .. }) = document.finish(&stamp) else { return };
     assert!(finished.len() <= data.len() * 2 + 4096, "{} of {}", finished.len(), data.len());
     // An object may be written over another in a file that no Chromium wrote; then
     // it need not read back. If it does, it says the same.
@@ -189,7 +189,7 @@ pub fn pdf(data: &[u8]) {
         && again.pages().len() == document.pages().len()
         && let Ok(twice) = again.finish(&stamp)
     {
-        assert!(Document::read(&twice).is_ok());
+        assert!(Document::read(&twice.pdf).is_ok());
     }
 }
 

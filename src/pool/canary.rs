@@ -106,6 +106,7 @@ mod tests {
     #[test]
     fn a_page_too_many_a_warning_or_no_font_is_not_good_enough() {
         let good = Rendered {
+            sha256: None,
             pdf: b"%PDF /FontFile2 /Subtype /Image".to_vec(),
             pages: 1,
             warnings: Vec::new(),

@@ -204,7 +204,12 @@ mod tests {
             assert_eq!(code(LIMITS, &request), want, "{}", request.html);
             assert_eq!(code(Limits::default(), &request), "ok");
         }
-        let rendered = |pages, bytes| Rendered { pdf: vec![0; bytes], pages, warnings: Vec::new() };
+        let rendered = |pages, bytes| Rendered {
+            sha256: None,
+            pdf: vec![0; bytes],
+            pages,
+            warnings: Vec::new(),
+        };
         for (rendered, want) in [
             (rendered(2, 9), "ok"),
             (rendered(3, 9), "too_many_pages"),

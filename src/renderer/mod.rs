@@ -79,6 +79,8 @@ pub struct RenderRequest {
 pub struct Rendered {
     /// The file.
     pub pdf: Vec<u8>,
+    /// Its SHA-256, where that is known.
+    pub sha256: Option<[u8; 32]>,
     /// How many pages it has.
     pub pages: u32,
     /// What a person should know.

@@ -10,7 +10,7 @@
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::pdf::{Document, Malformed, Stamp};
+use super::pdf::{Document, Finished, Malformed, Stamp};
 use super::{Readiness, Render, RenderFuture, RenderRequest, Rendered, Warning};
 use crate::failure::{Class, Failure};
 use crate::job::RenderOptions;
@@ -49,7 +49,7 @@ impl Null {
         &self,
         options: &RenderOptions,
         date: OffsetDateTime,
-    ) -> Result<Vec<u8>, Malformed> {
+    ) -> Result<Finished, Malformed> {
         Document::read(&self.page)?.finish(&Stamp { info: &options.info, date, size: SIZE })
     }
 }
@@ -58,7 +58,7 @@ impl Render for Null {
     fn render(&self, request: RenderRequest) -> RenderFuture<'_> {
         Box::pin(async move {
             let finished = self.finished(&request.options, request.date);
-            let pdf = finished.map_err(|error| {
+            let Finished { pdf, sha256 } = finished.map_err(|error| {
                 Failure::new(Class::Bug, "pdf_malformed", error.to_string(), "please report this")
             })?;
             let warning = Warning {
@@ -66,7 +66,7 @@ impl Render for Null {
                 message: NOTICE.to_owned(),
                 remedy: REMEDY.to_owned(),
             };
-            Ok(Rendered { pdf, pages: 1, warnings: vec![warning] })
+            Ok(Rendered { pdf, sha256: Some(sha256), pages: 1, warnings: vec![warning] })
         })
     }
 

@@ -55,6 +55,15 @@ pub struct Stamp<'a> {
     pub size: (f64, Option<f64>),
 }
 
+/// A finished file. Its digest goes over the bytes that its `/ID` goes over, and on.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The file.
+    pub pdf: Vec<u8>,
+    /// Its SHA-256.
+    pub sha256: [u8; 32],
+}
+
 /// One replacement.
 struct Edit {
     range: Range<usize>,
@@ -66,7 +75,7 @@ impl Document<'_> {
     ///
     /// # Errors
     /// [`Malformed`] where an object that must be changed is not as expected.
-    pub fn finish(&self, stamp: &Stamp<'_>) -> Result<Vec<u8>, Malformed> {
+    pub fn finish(&self, stamp: &Stamp<'_>) -> Result<Finished, Malformed> {
         let mut edits = vec![self.information(stamp)?];
         edits.extend(self.pages().iter().filter_map(|page| snapped(page, stamp.size)));
         if self.is_tagged() {
@@ -128,7 +137,7 @@ impl Document<'_> {
     }
 
     /// Copies the body with `edits`, which are in order, and writes table and trailer anew.
-    fn write(&self, edits: &[Edit]) -> Result<Vec<u8>, Malformed> {
+    fn write(&self, edits: &[Edit]) -> Result<Finished, Malformed> {
         let body = self.body();
         let grown: usize = edits.iter().map(|edit| edit.bytes.len()).sum();
         let mut out = Vec::with_capacity(self.bytes().len() + grown + 256);
@@ -162,8 +171,9 @@ impl Document<'_> {
     }
 
     /// Appends the cross-reference table and the trailer.
-    fn close(&self, mut out: Vec<u8>, offsets: &[Option<usize>]) -> Result<Vec<u8>, Malformed> {
-        let id = Sha256::digest(&out);
+    fn close(&self, mut out: Vec<u8>, offsets: &[Option<usize>]) -> Result<Finished, Malformed> {
+        let mut hash = Sha256::new_with_prefix(&out);
+        let id = hash.clone().finalize();
         let start = out.len();
         let mut tail = String::with_capacity(offsets.len() * 20 + 256);
         let mut hex = String::with_capacity(32);
@@ -184,8 +194,9 @@ impl Document<'_> {
             self.root(),
             self.info(),
         ));
+        hash.update(tail.as_bytes());
         out.extend_from_slice(tail.as_bytes());
-        Ok(out)
+        Ok(Finished { pdf: out, sha256: hash.finalize().into() })
     }
 }
 

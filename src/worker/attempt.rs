@@ -237,7 +237,8 @@ impl Attempt {
         let mut reply = Reply::new(&job.name, Status::Done);
         reply.pages = rendered.pages;
         reply.bytes = rendered.pdf.len();
-        reply.sha256 = Some(hex(&Sha256::digest(&rendered.pdf)));
+        let digest = rendered.sha256.unwrap_or_else(|| Sha256::digest(&rendered.pdf).into());
+        reply.sha256 = Some(hex(&digest));
         reply.output = Some(self.place(job));
         reply.warnings = rendered.warnings;
         reply.timings = timings(claimed, rendered_in, started.elapsed());

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::Failed;
 use crate::job::RenderOptions;
 use crate::renderer::cdp::RawReply;
-use crate::renderer::pdf::{Document, Stamp};
+use crate::renderer::pdf::{Document, Finished, Stamp};
 
 /// A PDF of more bytes than this, as they came, is finished away from the event loop.
 const LARGE: usize = 1024 * 1024;
@@ -45,7 +45,11 @@ impl Printed {
             Self::Reply(raw) => {
                 let reply: Reply<'_> =
                     raw.deserialize().map_err(|e| Failed::from_cdp(&e, allowed))?;
-                STANDARD.decode(reply.data.as_bytes()).map_err(|_| Failed::undecodable())
+                // `decode` asks for zeroed memory, which the allocator may have to fetch
+                // from the kernel.
+                let mut file = Vec::with_capacity(reply.data.len().div_ceil(4) * 3);
+                let decoded = STANDARD.decode_vec(reply.data.as_bytes(), &mut file);
+                decoded.map(|()| file).map_err(|_| Failed::undecodable())
             }
             Self::File(file) => Ok(file),
         }
@@ -76,7 +80,7 @@ pub(super) async fn finish(
     size: (f64, Option<f64>),
     date: OffsetDateTime,
     want: Option<usize>,
-) -> Result<(Vec<u8>, usize), Unfinished> {
+) -> Result<(Finished, usize), Unfinished> {
     if !printed.is_large() {
         return finish_here(printed, options, size, date, want);
     }
@@ -92,7 +96,7 @@ fn finish_here(
     size: (f64, Option<f64>),
     date: OffsetDateTime,
     want: Option<usize>,
-) -> Result<(Vec<u8>, usize), Unfinished> {
+) -> Result<(Finished, usize), Unfinished> {
     let broken = |failed| Unfinished::Failed(failed);
     let raw = printed.into_file(options.timeout).map_err(broken)?;
     let document = Document::read(&raw).map_err(|e| broken(Failed::malformed(e)))?;

@@ -60,6 +60,7 @@ use super::context::Context;
 use super::limits::Limits;
 use super::markup::{self, Loads, Look};
 use super::paper::{self, MAX_SHRINK, Plan};
+use super::pdf::Finished;
 use super::{RenderRequest, Rendered, Warning};
 use crate::job::RenderOptions;
 use crate::job::length::{Length, MAX_POINTS, Margins, PIXELS_PER_INCH, POINTS_PER_INCH};
@@ -307,7 +308,7 @@ impl Run<'_> {
         request: &RenderRequest,
         html: &str,
         look: Look,
-    ) -> Result<(Vec<u8>, u32), Failed> {
+    ) -> Result<(Finished, u32), Failed> {
         let plan = paper::plan(self.options, look.has_page_rules);
         if !plan.has_room() {
             return Err(Failed::margin_too_large());
@@ -412,7 +413,7 @@ impl Run<'_> {
         mut plan: Plan,
         has_page_rules: bool,
         date: OffsetDateTime,
-    ) -> Result<(Vec<u8>, usize), Failed> {
+    ) -> Result<(Finished, usize), Failed> {
         if has_page_rules && self.options.margin.is_none() {
             let found: probe::PageMargins = self.evaluate(&probe::margins(&self.sheets)).await?;
             plan = plan.with_margins(margins(&found));
@@ -510,11 +511,13 @@ impl Run<'_> {
 
 /// What was noticed goes with the PDF, or with the failure.
 fn ended(
-    result: Result<(Vec<u8>, u32), Failed>,
+    result: Result<(Finished, u32), Failed>,
     warnings: Vec<Warning>,
 ) -> Result<Rendered, Failed> {
     match result {
-        Ok((pdf, pages)) => Ok(Rendered { pdf, pages, warnings }),
+        Ok((Finished { pdf, sha256 }, pages)) => {
+            Ok(Rendered { pdf, sha256: Some(sha256), pages, warnings })
+        }
         Err(Failed { failure, page_is_sound }) => {
             Err(Failed { failure: failure.with_warnings(warnings), page_is_sound })
         }

@@ -37,7 +37,9 @@ fn sample(extra: &[&str]) -> Vec<u8> {
 
 fn finish(pdf: &[u8], info: &Info, size: (f64, Option<f64>)) -> Result<Vec<u8>, Malformed> {
     let stamp = Stamp { info, date: datetime!(2026-03-31 12:00:05 +05:30), size };
-    Document::read(pdf)?.finish(&stamp)
+    let Finished { pdf, sha256 } = Document::read(pdf)?.finish(&stamp)?;
+    assert_eq!(sha256, <[u8; 32]>::from(Sha256::digest(&pdf)));
+    Ok(pdf)
 }
 
 fn text(pdf: &[u8]) -> String {

@@ -58,7 +58,9 @@ impl Render for Seeing {
             |asset: &Asset| format!("{}={}", asset.name, String::from_utf8_lossy(&asset.bytes));
         let seen: Vec<String> = request.assets.iter().map(show).collect();
         self.seen.lock().unwrap().push(seen.join(" "));
-        Box::pin(async { Ok(Rendered { pdf: b"%PDF".to_vec(), pages: 1, warnings: Vec::new() }) })
+        Box::pin(async {
+            Ok(Rendered { sha256: None, pdf: b"%PDF".to_vec(), pages: 1, warnings: Vec::new() })
+        })
     }
 
     fn readiness(&self) -> watch::Receiver<Readiness> {

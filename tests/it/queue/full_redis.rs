@@ -29,7 +29,9 @@ impl Heavy {
 impl Render for Heavy {
     fn render(&self, _: RenderRequest) -> RenderFuture<'_> {
         let pdf = vec![b'%'; self.bytes];
-        Box::pin(async move { Ok::<_, Failure>(Rendered { pdf, pages: 1, warnings: Vec::new() }) })
+        Box::pin(async move {
+            Ok::<_, Failure>(Rendered { sha256: None, pdf, pages: 1, warnings: Vec::new() })
+        })
     }
 
     fn readiness(&self) -> watch::Receiver<Readiness> {

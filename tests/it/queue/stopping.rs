@@ -48,7 +48,12 @@ impl Render for Endless {
         Box::pin(async move {
             std::future::pending::<()>().await;
             drop(dropped);
-            Ok::<_, Failure>(Rendered { pdf: Vec::new(), pages: 0, warnings: Vec::new() })
+            Ok::<_, Failure>(Rendered {
+                sha256: None,
+                pdf: Vec::new(),
+                pages: 0,
+                warnings: Vec::new(),
+            })
         })
     }
 

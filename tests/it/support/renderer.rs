@@ -80,7 +80,12 @@ impl Render for Scripted {
             let failure =
                 self.failures.lock().unwrap().get_mut(&html).and_then(VecDeque::pop_front);
             match failure {
-                None => Ok(Rendered { pdf: Self::pdf(&html), pages: 1, warnings: Vec::new() }),
+                None => Ok(Rendered {
+                    sha256: None,
+                    pdf: Self::pdf(&html),
+                    pages: 1,
+                    warnings: Vec::new(),
+                }),
                 Some(class) => Err(Failure::new(class, "scripted", "as the test says", "none")),
             }
         })
