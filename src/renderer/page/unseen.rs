@@ -19,6 +19,7 @@ use super::{Failed, Run};
 use crate::renderer::RenderRequest;
 use crate::renderer::markup::{Loads, Look};
 use crate::renderer::paper::Plan;
+use crate::renderer::pdf::Finished;
 
 /// A PDF of more bytes has something on it.
 const EMPTY: usize = 16 * 1024;
@@ -54,14 +55,14 @@ impl Run<'_> {
         plan: &Plan,
         request: &RenderRequest,
         hidden: bool,
-    ) -> Result<(Vec<u8>, usize), Failed> {
+    ) -> Result<(Finished, usize), Failed> {
         let printed = self.printed(plan, request).await?;
-        if !hidden || !is_empty(&printed.0) {
+        if !hidden || !is_empty(&printed.0.pdf) {
             return Ok(printed);
         }
         self.prepare(plan, &plan.css).await?;
         let printed = self.printed(plan, request).await?;
-        if !is_empty(&printed.0) {
+        if !is_empty(&printed.0.pdf) {
             self.page.hides = false;
             tracing::warn!(
                 "this Chromium prints nothing of a document that is hidden on a screen only: \
@@ -75,7 +76,7 @@ impl Run<'_> {
         &self,
         plan: &Plan,
         request: &RenderRequest,
-    ) -> Result<(Vec<u8>, usize), Failed> {
+    ) -> Result<(Finished, usize), Failed> {
         let printed = self.print(plan, 0.0).await?;
         let options = Arc::clone(&request.options);
         Ok(finish(printed, &options, plan.exact_size(), request.date, None).await?)
