@@ -45,8 +45,8 @@ use crate::renderer::files::Seen;
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// One context of an old browser goes so often. Opening another costs about 75 ms
-/// of CPU, on two cores a twenty-fifth of them.
-const PACE: Duration = Duration::from_secs(1);
+/// of CPU, on two cores a fortieth of them, and its first receipts are slow.
+const PACE: Duration = Duration::from_millis(1_500);
 
 /// What was refused is tried again after this at the latest.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
