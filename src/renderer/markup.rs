@@ -1,7 +1,7 @@
 //! What must be known about a document's markup before it is set. Pure.
 //!
 //! No question needs a parser; the answers err on the safe side. All of them
-//! together are [`look`]: one pass over the bytes ([`scan`]).
+//! together are [`look`]: one pass over the bytes ([`scan()`]).
 
 mod scan;
 
