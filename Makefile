@@ -74,7 +74,7 @@ demo: ## Render the fixtures of three tenants through a queue: target/demo/
 	scripts/demo
 
 .PHONY: bench
-bench: ## A quarter of an hour: throughput, latency, memory beside their goals and what others do: target/bench/
+bench: ## Twelve minutes: throughput, latency, memory beside their goals and what others do: target/bench/
 	@scripts/install-deps bench
 	$(CARGO) bench $(LOCKED) --bench speed
 
