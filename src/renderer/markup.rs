@@ -59,6 +59,8 @@ pub(crate) enum Tall {
 pub(crate) struct Look {
     /// See [`loads`].
     pub(crate) loads: Loads,
+    /// Whether it may look otherwise where it is laid out on paper only.
+    pub(crate) is_peculiar: bool,
     /// See [`has_page_rules`].
     pub(crate) has_page_rules: bool,
     /// Whether the document leaves something in its page that replacing it does not
@@ -91,6 +93,7 @@ pub(crate) fn look(html: &str, pages: u64) -> Look {
     let scan = scan(html.as_bytes());
     Look {
         loads: loads(scan),
+        is_peculiar: scan.peculiar,
         has_page_rules: scan.page_rules,
         leaves_traces: scan.traces,
         may_navigate: scan.frames || scan.directive,
@@ -392,6 +395,25 @@ mod tests {
         assert_eq!(look("<p style='background:url(a)'><img src=a>", 10).loads, Loads::Anything);
         for html in ["", "<p>u i @ <", "<table><tr><td>12,00", "<svg><path d=''/></svg>"] {
             assert!(!loads_anything(html), "{html}");
+        }
+    }
+
+    #[test]
+    fn what_looks_otherwise_on_paper_only_is_seen() {
+        for html in [
+            "<style>@FONT-FACE{font-family:x;src:local(x)}",
+            "<style>@font-face{src:u\\72l(data:font/ttf,x)}",
+            "<svg><style>&#64;font-face{}</style></svg>",
+            "<svg><style>&commat;font-face{}</style></svg>",
+            "<SELECT size=4><option>",
+            "<style>p{scroll-initial-target:nearest}",
+            "<th style='position: STICKY;top:0'>",
+            "<th style='position:-webkit-sticky'>",
+        ] {
+            assert!(look(html, 10).is_peculiar, "{html}");
+        }
+        for html in ["<p>&#8364; 5<p style='position:fixed'>", "<svg></svg>5 &euro;", "<section>"] {
+            assert!(!look(html, 10).is_peculiar, "{html}");
         }
     }
 

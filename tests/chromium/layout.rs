@@ -60,6 +60,10 @@ const PECULIAR: &[&str] = &[
      width='60' height='30'><circle r='20'/></svg>\"><img style='width:50%;height:auto' \
      loading=lazy src='data:image/svg+xml,<svg xmlns=\"http://www.w3.org/2000/svg\" \
      viewBox=\"0 0 9 5\"><rect width=\"4\" height=\"4\"/></svg>'>after<img alt='not there' src=gone.png>",
+    "<select size=4><option>1<option>2<option>3<option>4<option>5<option selected>6</select>",
+    "<style>div{height:60px;overflow:auto}b{scroll-initial-target:nearest;display:block}</style>\
+     <div><p>a<p>b<p>c<p>d<b>target</b></div>",
+    "<style>p{position:sticky;top:50px}footer{position:sticky;bottom:0}</style><p>moves<footer>f",
     "<p>no end <b><i><table><tr><td>",
     "",
 ];
@@ -142,6 +146,7 @@ async fn what_is_asked_of_a_document_decides_whether_it_is_laid_out_early() {
         (plain, json!({"paper": "A6"}), "none"),
         (plain, json!({"paper": "A6", "tagged": true}), "block"),
         ("<p style='background:URL(data:image/png;base64,)'>", json!({"paper": "A6"}), "block"),
+        ("<style>@font-face{font-family:x;src:u\\72l(data:,)}</style><p>x", json!({}), "block"),
         (&image(60, 30), json!({"paper": "A6"}), "none"),
         (&image(10, 300), json!({"paper": "A6"}), "block"),
         ("<iframe srcdoc='<p>framed'></iframe>", json!({"paper": "A6"}), "block"),

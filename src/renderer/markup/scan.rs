@@ -9,7 +9,7 @@ use super::super::tags;
 /// Bytes that something may be known by.
 const MARKS: [bool; 256] = {
     let mut marks = [false; 256];
-    let bytes = b"0123456789<\n#@(/-:zZ";
+    let bytes = b"0123456789<\n#@(/-:zZ\\&";
     let mut at = 0;
     while at < bytes.len() {
         marks[bytes[at] as usize] = true;
@@ -26,6 +26,9 @@ const LOADING: [&[u8]; 8] =
     [b"<image", b"<feimage", b"<use", b"<link", b"<object", b"<embed", b"<video", b"<input"];
 /// What loads whether or not it is laid out.
 const IMAGE: &[u8] = b"<img";
+/// A list box scrolls to what is selected where it was laid out before.
+const SELECT: &[u8] = b"<select";
+const SVG: &[u8] = b"<svg";
 /// Tags that may leave traces, with the words in them that do.
 const TRACES: [(&[u8], &[&[u8]]); 4] = [
     (b"<body", &[b"link"]),
@@ -59,6 +62,13 @@ pub(super) struct Scan {
     pub(super) loads: bool,
     /// Whether there are such images.
     pub(super) images: bool,
+    /// Whether there is what looks otherwise where it is laid out on paper only (fonts that
+    /// are still to load, what scrolls or sticks), or what may hide it: escapes in style
+    /// sheets, and character references in those of drawings.
+    pub(super) peculiar: bool,
+    /// The two halves of the latter.
+    svg: bool,
+    references: bool,
     /// Whether there are `@page` rules, or what may hide them.
     pub(super) page_rules: bool,
     /// Whether something may stay in the page.
@@ -102,6 +112,7 @@ pub(super) fn scan(bytes: &[u8]) -> Scan {
             }
             b'@' => {
                 scan.loads |= ahead(b"import");
+                scan.peculiar |= ahead(b"font-face");
                 scan.page_rules |= ahead(b"page") || ahead(b"\\");
             }
             b'(' => {
@@ -114,14 +125,27 @@ pub(super) fn scan(bytes: &[u8]) -> Scan {
             }
             b'-' => {
                 scan.directive |= behind(b"http") && ahead(b"equiv");
+                scan.peculiar |= behind(b"scroll");
                 scan.breaks |= behind_a_colour(b"break") && (ahead(b"before") || ahead(b"after"));
             }
-            b':' => scan.breaks |= behind_a_colour(b"page"),
+            b':' => {
+                scan.breaks |= behind_a_colour(b"page");
+                scan.peculiar |= behind(b"position") && sticks(&bytes[at + 1..]);
+            }
+            b'\\' => scan.peculiar = true,
+            b'&' => scan.references |= ahead(b"#") || ahead(b"commat") || ahead(b"bsol"),
             _ => scan.calculated |= ahead(b"oom"),
         }
         at += 1;
     }
+    scan.peculiar |= scan.svg && scan.references;
     scan
+}
+
+/// Whether a value begins with `sticky`.
+fn sticks(value: &[u8]) -> bool {
+    let value = value.trim_ascii_start();
+    starts_with(value, 0, b"sticky") || starts_with(value, 0, b"-webkit-sticky")
 }
 
 impl Scan {
@@ -132,6 +156,8 @@ impl Scan {
         let is = |tag: &[u8]| tag[1] == first && starts_with(bytes, at, tag);
         self.loads |= LOADING.iter().any(|tag| is(tag));
         self.images |= is(IMAGE);
+        self.peculiar |= is(SELECT);
+        self.svg |= is(SVG);
         self.frames |= FRAMES.iter().any(|tag| is(tag));
         if self.traces {
             return;
@@ -242,8 +268,11 @@ mod tests {
             page_rules: words_of(bytes, &[b"@page", b"@\\", b"text/css;", b"text/css,"]),
             frames: words_of(bytes, &FRAMES),
             directive: words_of(bytes, &[b"http-equiv"]),
-            // Of this there are tests by hand.
+            svg: words_of(bytes, &[SVG]),
+            references: words_of(bytes, &[b"&#", b"&commat", b"&bsol"]),
+            // Of these there are tests by hand.
             traces: super::scan(bytes).traces,
+            peculiar: super::scan(bytes).peculiar,
             ..Scan::default()
         };
         let (mut number, mut mantissa): (Option<u64>, Option<u64>) = (None, None);

@@ -37,12 +37,13 @@ impl Run<'_> {
     }
 
     /// Whether anything needs the document's layout before it is printed: a roll its height,
-    /// fonts and backgrounds somebody who uses them, scripts what they measure, tags what is
-    /// on the page, and a frame what it is in.
+    /// fonts and backgrounds somebody who uses them, what scrolls or sticks a place to do so
+    /// from, scripts what they measure, tags what is on the page, and a frame what it is in.
     fn is_asked_before_print(&self, look: Look, plan: &Plan) -> bool {
         let options = self.options;
         plan.is_roll()
             || look.loads > Loads::Images
+            || look.is_peculiar
             || look.may_navigate
             || look.may_be_measured()
             || options.tagged
