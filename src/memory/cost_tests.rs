@@ -97,6 +97,11 @@ async fn to_watch_sixty_four_contexts_takes_a_hundredth_of_a_core() {
     drop(tickets);
 }
 
+fn two_cores() -> Policy {
+    let bounds = Bounds::default();
+    Policy { bounds, floor: 0, cores: 2, most: 2, reaction: REACTION, back: BACK }
+}
+
 #[test]
 fn a_fence_is_moved_at_once_for_what_another_browser_gave_back() {
     const MIB: u64 = 1 << 20;
@@ -108,16 +113,8 @@ fn a_fence_is_moved_at_once_for_what_another_browser_gave_back() {
     };
     file("proc/self/cgroup", "4:memory:/app\n");
     file("sys/fs/cgroup/memory/app/cgroup.procs", "");
-    let policy = Policy {
-        bounds: Bounds::default(),
-        floor: 0,
-        cores: 2,
-        most: 2,
-        reaction: REACTION,
-        back: BACK,
-    };
     // Nothing can be measured below this root: what is free is said here alone.
-    let live = Live::start(&policy, root.path()).unwrap();
+    let live = Live::start(&two_cores(), root.path()).unwrap();
     let fences = Fences::prepare(root.path(), 77, 10, 2).unwrap();
     live.fence(fences.clone());
     let mut eyes = Eyes::new(root.path());
@@ -144,14 +141,6 @@ fn a_fence_is_moved_at_once_for_what_another_browser_gave_back() {
 #[test]
 fn what_is_free_will_do_only_while_it_is_ample_and_stays_as_it_is() {
     const MIB: u64 = 1 << 20;
-    let policy = Policy {
-        bounds: Bounds::default(),
-        floor: 0,
-        cores: 2,
-        most: 2,
-        reaction: REACTION,
-        back: BACK,
-    };
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(root.path().join("proc/77")).unwrap();
     std::fs::write(root.path().join("proc/77/status"), "RssAnon: 9 kB\n").unwrap();
@@ -160,7 +149,7 @@ fn what_is_free_will_do_only_while_it_is_ample_and_stays_as_it_is() {
         std::fs::write(root.path().join("proc/meminfo"), text).unwrap();
     };
     free(2_000);
-    let live = Live::start(&policy, root.path()).unwrap();
+    let live = Live::start(&two_cores(), root.path()).unwrap();
     let mut eyes = Eyes::new(root.path());
     assert!(!eyes.glance(&live, Duration::ZERO), "nothing was read yet");
     eyes.look(&live);

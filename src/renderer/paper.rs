@@ -238,7 +238,7 @@ impl Plan {
     ///
     /// Chromium lays a document out when it is set, once more on its pages, and a third
     /// time when it is printed, for the screen again. Where nobody looks at the first and
-    /// the last, they are left out: a quarter of the CPU that a receipt takes.
+    /// the last, they are left out: a sixth of the CPU that a receipt takes.
     #[must_use]
     pub fn css_until_printed(&self) -> String {
         let margins = self.margins.top.points() + self.margins.bottom.points();

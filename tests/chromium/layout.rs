@@ -145,6 +145,8 @@ async fn what_is_asked_of_a_document_decides_whether_it_is_laid_out_early() {
         (plain, json!({"paper": "80mm"}), "block"),
         (plain, json!({"paper": "A6"}), "none"),
         (plain, json!({"paper": "A6", "tagged": true}), "block"),
+        (plain, json!({"paper": "A6", "header": "<b>h</b>"}), "block"),
+        (plain, json!({"paper": "A6", "footer": "<b>f</b>"}), "block"),
         ("<p style='background:URL(data:image/png;base64,)'>", json!({"paper": "A6"}), "block"),
         ("<style>@font-face{font-family:x;src:u\\72l(data:,)}</style><p>x", json!({}), "block"),
         (&image(60, 30), json!({"paper": "A6"}), "none"),

@@ -47,6 +47,9 @@ impl Run<'_> {
             || look.may_navigate
             || look.may_be_measured()
             || options.tagged
+            // Their text would make a page look full on which nothing else is.
+            || options.header.is_some()
+            || options.footer.is_some()
             || options.script.is_some()
     }
 
