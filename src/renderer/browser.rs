@@ -144,8 +144,8 @@ impl Browser {
         &self.inner.connection
     }
 
-    /// Opens an isolated context with one page in `about:blank`. If the future
-    /// is dropped, the context is closed again.
+    /// Opens an isolated context with one empty page. If the future is dropped, the
+    /// context is closed again.
     ///
     /// # Errors
     /// See [`CdpError`].

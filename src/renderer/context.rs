@@ -21,7 +21,7 @@ use chromiumoxide::cdp::browser_protocol::emulation::SetScriptExecutionDisabledP
 use chromiumoxide::cdp::browser_protocol::inspector;
 use chromiumoxide::cdp::browser_protocol::target::{
     AttachToTargetParams, CreateBrowserContextParams, CreateTargetParams,
-    DisposeBrowserContextParams,
+    DisposeBrowserContextParams, WindowState,
 };
 use chromiumoxide::cdp::js_protocol::heap_profiler::CollectGarbageParams;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -46,6 +46,30 @@ pub struct ContextOptions {
     pub frames: bool,
     /// Whether the document's scripts run.
     pub scripts: bool,
+}
+
+/// For this Chromium makes a target with its first empty document, and goes nowhere
+/// from there: there is no script in it to run. `about:blank` is one more document,
+/// with all that coming from an address takes in three processes (4 ms).
+const NOWHERE: &str = "javascript:";
+
+impl ContextOptions {
+    /// Whether its page is nothing but paper: none that scripts find out about, none
+    /// that is drawn.
+    fn is_plain(self) -> bool {
+        !self.frames && !self.scripts
+    }
+
+    /// The page of the context `id`, at an address or at none.
+    fn target(self, id: BrowserContextId, nowhere: bool) -> CreateTargetParams {
+        let mut params = CreateTargetParams::new(if nowhere { NOWHERE } else { "about:blank" });
+        params.browser_context_id = Some(id);
+        (params.width, params.height) = (Some(1), Some(1));
+        params.enable_begin_frame_control = (!self.frames).then_some(true);
+        // One that nobody sees asks the GPU process for nothing (1 ms).
+        params.window_state = self.is_plain().then_some(WindowState::Minimized);
+        params
+    }
 }
 
 /// Kills one renderer process, and no other that gets its number later.
@@ -77,6 +101,8 @@ pub struct Context {
     /// Taken by `close`.
     id: Option<BrowserContextId>,
     target: String,
+    /// Whether its page is at no address, not even `about:blank`.
+    nowhere: bool,
     session: Session,
     renderer: Option<Renderer>,
 }
@@ -135,10 +161,6 @@ impl Context {
                 connection.call_raw("Browser.grantPermissions", &granted, left()),
             )?;
         }
-        let mut params = CreateTargetParams::new("about:blank");
-        params.browser_context_id = Some(id);
-        (params.width, params.height) = (Some(1), Some(1));
-        params.enable_begin_frame_control = (!options.frames).then_some(true);
 
         // One opening at a time, until the renderer that appears is known to be this one's.
         let method = "Target.createTarget";
@@ -147,23 +169,31 @@ impl Context {
                 .await
                 .map_err(|_| CdpError::Timeout { method, after: timeout })?,
         );
-        let target = connection.call(params, left()).await?.target_id;
+        let mut nowhere = options.is_plain();
+        let target = match connection.call(options.target(id.clone(), nowhere), left()).await {
+            Err(CdpError::Refused { message, .. }) if nowhere => {
+                tracing::debug!(message, "this engine opens no page without an address");
+                nowhere = false;
+                connection.call(options.target(id, nowhere), left()).await
+            }
+            other => other,
+        };
+        let target = target?.target_id;
         let mut params = AttachToTargetParams::new(target.clone());
         params.flatten = Some(true);
         let attached = connection.call(params, left()).await?;
-        // It has most of its start before it, in which others need not wait.
+        let session = connection.session(attached.session_id.inner());
+        // The main process answers this one by itself: the renderer is there by then, with
+        // most of its start before it, in which others need not wait.
+        let enabled = session.call(inspector::EnableParams::default(), left()).await;
+        enabled.inspect_err(|_| session.forget())?;
         let sure = turn.as_mut().filter(|turn| turn.is_sure());
         let mut renderer = sure.and_then(|turn| turn.claim(&turn.fresh()));
         if renderer.is_some() {
             turn = None;
         }
-        let session = connection.session(attached.session_id.inner());
         let disabled = SetScriptExecutionDisabledParams::new(!options.scripts);
-        tokio::try_join!(
-            async { session.call(inspector::EnableParams::default(), left()).await.map(drop) },
-            async { session.call(disabled, left()).await.map(drop) },
-        )
-        .inspect_err(|_| session.forget())?;
+        session.call(disabled, left()).await.inspect_err(|_| session.forget())?;
         if let Some(mut turn) = turn {
             let fresh = turn.fresh();
             renderer = turn.claim(&fresh);
@@ -178,7 +208,7 @@ impl Context {
         let id = unfinished.id.take();
         drop(unfinished);
         let target = target.inner().clone();
-        Ok(Self { connection, id, target, session, renderer })
+        Ok(Self { connection, id, target, nowhere, session, renderer })
     }
 
     /// The page's session.
@@ -191,6 +221,12 @@ impl Context {
     #[must_use]
     pub fn frame_id(&self) -> &str {
         &self.target
+    }
+
+    /// Whether its page is at no address when it is opened, so that `about:srcdoc` is none
+    /// in it.
+    pub(super) fn starts_nowhere(&self) -> bool {
+        self.nowhere
     }
 
     /// Cancelled when the page can do nothing any more.
@@ -268,5 +304,72 @@ async fn notice_end(renderer: Arc<OwnedFd>, session: Session) {
     tokio::select! {
         () = session.gone().cancelled() => {}
         true = contain::ended(&renderer, Duration::MAX) => session.end(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+
+    use rustix::pipe::{PipeFlags, pipe_with};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A connection to what answers each call with what `result` says, and what it was asked.
+    fn chromium(
+        result: impl Fn(&str, &Value) -> Result<Value, &'static str> + Send + 'static,
+    ) -> (Connection, std::sync::mpsc::Receiver<(String, Value)>) {
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let ((commands, ours), (theirs, replies)) = (pipe(), pipe());
+        let (asked, calls) = std::sync::mpsc::channel();
+        let (commands, mut replies) = (std::fs::File::from(commands), std::fs::File::from(replies));
+        std::thread::spawn(move || {
+            for frame in BufReader::new(commands).split(0).map_while(Result::ok) {
+                let call: Value = serde_json::from_slice(&frame).unwrap();
+                let (method, params) = (call["method"].as_str().unwrap(), &call["params"]);
+                let mut reply = match result(method, params) {
+                    Ok(result) => json!({"id": call["id"], "result": result}),
+                    Err(message) => {
+                        json!({"id": call["id"], "error": {"code": -32000, "message": message}})
+                    }
+                };
+                if let Some(session) = call.get("sessionId") {
+                    reply["sessionId"] = session.clone();
+                }
+                asked.send((method.to_owned(), params.clone())).ok();
+                replies.write_all(format!("{reply}\0").as_bytes()).ok();
+            }
+        });
+        (Connection::start(ours, theirs, 1 << 20).unwrap(), calls)
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_opens_no_page_without_an_address_is_given_one() {
+        for refuses in [false, true] {
+            let (connection, calls) = chromium(move |method, params| match method {
+                "Target.createBrowserContext" => Ok(json!({"browserContextId": "C"})),
+                "Target.createTarget" if refuses && params["url"] != "about:blank" => {
+                    Err("Failed to open a new tab")
+                }
+                "Target.createTarget" => Ok(json!({"targetId": "T"})),
+                "Target.attachToTarget" => Ok(json!({"sessionId": "S"})),
+                _ => Ok(json!({})),
+            });
+            let empty = tempfile::tempdir().unwrap();
+            let renderers = Arc::new(Renderers::of(empty.path(), 1));
+            let context = Context::open(connection, renderers, ContextOptions::default(), PATIENCE);
+            let context = context.await.unwrap();
+            assert_eq!(context.starts_nowhere(), !refuses);
+            let urls: Vec<Value> = calls
+                .try_iter()
+                .filter(|(method, _)| method == "Target.createTarget")
+                .map(|(_, params)| params["url"].clone())
+                .collect();
+            let all = [json!(NOWHERE), json!("about:blank")];
+            assert_eq!(urls, all[..=usize::from(refuses)]);
+        }
     }
 }

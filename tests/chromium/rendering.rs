@@ -293,6 +293,29 @@ async fn nothing_of_a_document_reaches_into_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn frames_that_a_document_brings_along_are_printed() {
+    let pool = pool().await;
+    let logo = asset("logo.png");
+    let framed = page(&format!(
+        "<p>Outer<iframe height=400 srcdoc='<p>Inner<iframe height=60 srcdoc=Deep></iframe>\
+         <img src=data:image/png;base64,{logo}>'></iframe><iframe src='data:text/html,Data'></iframe>\
+         <object data=gone>Instead</object>"
+    ));
+    // As the first document of a page, after one without frames, and after one with.
+    for _ in 0..2 {
+        let printed = print(&pool, &framed, none()).await;
+        let text = printed.text();
+        for word in ["Outer", "Inner", "Deep", "Data", "Instead"] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        assert!(!printed.images().is_empty());
+        assert!(print(&pool, &page("<p>Plain"), none()).await.text().contains("Plain"));
+    }
+    assert_eq!(pool.status().opened, 1);
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_document_that_never_ends_is_stopped_at_its_deadline() {
     let pool = pool().await;
     let rows = "<tr><td>Tea<td>1<td>2.00".repeat(45_000);

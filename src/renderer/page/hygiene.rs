@@ -1,5 +1,5 @@
-//! What a page needs between two documents, and before a print of thousands of
-//! pages. Both are for rare documents only: others pay nothing.
+//! What a page needs before a document with frames, between two documents, and before
+//! a print of thousands of pages. All are for rare documents only: others pay nothing.
 
 use std::time::Duration;
 
@@ -26,16 +26,19 @@ impl Page {
         }
     }
 
-    async fn renew(&mut self, deadline: Instant) -> Result<(), CdpError> {
+    /// Gives the page an empty document that comes from an address.
+    pub(super) async fn renew(&mut self, deadline: Instant) -> Result<(), CdpError> {
         // Our style sheet goes with the document.
         self.css.clear();
         let left = deadline.saturating_duration_since(Instant::now());
         self.watch(left).await?;
         let reply = self.session.call(NavigateParams::new("about:blank"), left).await?;
-        match reply.error_text {
-            None => arrived(self.watch(left).await?, deadline, left).await,
-            Some(detail) => Err(CdpError::Malformed { method: "Page.navigate", detail }),
+        if let Some(detail) = reply.error_text {
+            return Err(CdpError::Malformed { method: "Page.navigate", detail });
         }
+        arrived(self.watch(left).await?, deadline, left).await?;
+        self.nowhere = false;
+        Ok(())
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Page {
     viewport: (u32, u32),
     media: Option<Media>,
     spent: bool,
+    /// Whether it came from no address, in which frames of a document's own stay empty.
+    nowhere: bool,
     /// Whether a document may be hidden until it is printed.
     hides: bool,
     /// How much time scripts see pass.
@@ -141,6 +143,7 @@ impl Page {
             viewport: (0, 0),
             media: None,
             spent: false,
+            nowhere: context.starts_nowhere(),
             hides: true,
             script_time,
             strays: None,
@@ -169,9 +172,8 @@ impl Page {
         let prepared = Prepared::of(&request.html, limits.pages, deadline).await?;
         let (html, look) = (prepared.html(), prepared.look);
         if look.may_navigate || options.script.is_some() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let watched = self.watch(left).await.map(drop);
-            watched.map_err(|error| Failed::from_cdp(&error, options.timeout))?;
+            let settled = self.settle(deadline).await;
+            settled.map_err(|error| Failed::from_cdp(&error, options.timeout))?;
         }
         let run = Run {
             page: self,
@@ -205,6 +207,15 @@ impl Page {
         }
         let sound = !self.spent;
         result.map_err(|failed| Failed { page_is_sound: failed.page_is_sound && sound, ..failed })
+    }
+
+    /// Makes it ready for a document with frames or scripts.
+    async fn settle(&mut self, deadline: Instant) -> Result<(), CdpError> {
+        if self.nowhere {
+            return self.renew(deadline).await;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.watch(left).await.map(drop)
     }
 
     /// Has Chromium tell from now on where the page goes.

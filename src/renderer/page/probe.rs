@@ -13,9 +13,10 @@ use crate::renderer::{Warning, assets};
 /// How many sources a warning names.
 const NAMED: usize = 5;
 
-/// Whether everything is there, and what never will be. Layout first: fonts and
-/// backgrounds load when something needs them. Lazy images would wait for a
-/// scroll that never comes.
+/// Whether everything is there, and what never will be, in the document and in its
+/// frames as far as they can be looked into. Layout first: fonts and backgrounds load
+/// when something needs them. Lazy images would wait for a scroll that never comes. The
+/// document is complete before frames within its frames are (seen), so each is asked.
 pub(super) const LOADED: &str = r"(async () => {
   const name = (url) => {
     const text = String(url || '');
@@ -23,18 +24,32 @@ pub(super) const LOADED: &str = r"(async () => {
   };
   // A long base makes every address long: a hundred of them are 200 MB.
   const cut = (url) => url.slice(0, 4096);
-  for (const image of document.images) image.loading = 'eager';
-  if (document.documentElement) document.documentElement.offsetHeight;
+  const documents = [document];
+  let framed = true;
+  for (const inner of documents) {
+    for (const frame of inner.querySelectorAll('iframe')) {
+      const own = frame.contentDocument;
+      if (!own || documents.length === 100) continue;
+      documents.push(own);
+      framed &&= !frame.hasAttribute('srcdoc') || own.URL === 'about:srcdoc';
+    }
+  }
+  for (const inner of documents) {
+    for (const image of inner.images) image.loading = 'eager';
+    if (inner.documentElement) inner.documentElement.offsetHeight;
+  }
+  // Not theirs: a document that another takes the place of is never ready.
   await document.fonts.ready;
-  const images = [...document.images].filter((i) => i.currentSrc || i.hasAttribute('src'));
-  const fonts = [...document.fonts];
+  const images = documents.flatMap((inner) => [...inner.images])
+    .filter((i) => i.currentSrc || i.hasAttribute('src'));
+  const fonts = documents.flatMap((inner) => [...inner.fonts]);
   return {
-    ready: document.readyState === 'complete' && document.fonts.status === 'loaded'
-      && images.every((i) => i.complete),
+    ready: framed && images.every((i) => i.complete)
+      && documents.every((d) => d.readyState === 'complete' && d.fonts.status === 'loaded'),
     heights: images.reduce((sum, i) => sum + i.naturalHeight / (i.naturalWidth || 1), 0),
     images: images.filter((i) => i.complete && i.naturalWidth === 0)
       .map((i) => ({ name: name(i.getAttribute('src') || i.currentSrc), url: cut(i.currentSrc || i.src) })),
-    sheets: [...document.querySelectorAll('link[rel~=stylesheet i][href]')]
+    sheets: documents.flatMap((d) => [...d.querySelectorAll('link[rel~=stylesheet i][href]')])
       .filter((l) => !l.sheet && !l.disabled)
       .map((l) => ({ name: name(l.getAttribute('href')), url: cut(l.href) })),
     fonts: fonts.filter((f) => f.status === 'error').map((f) => name(f.family)),
