@@ -198,15 +198,21 @@ impl Floor {
     }
 }
 
+/// A plain page, as the worker asks for it.
+pub(crate) fn workers_target() -> Value {
+    json!({
+        "url": "javascript:", "width": 1, "height": 1, "windowState": "minimized",
+        "enableBeginFrameControl": true,
+    })
+}
+
 impl Page {
     /// A context with its page, as the worker opens it.
     fn open(pipe: &mut Pipe, documents: &[Document], laid_out: LaidOut) -> Self {
         let context =
             pipe.call(None, "Target.createBrowserContext", &json!({"disposeOnDetach": true}));
-        let target = json!({
-            "url": "about:blank", "browserContextId": context["browserContextId"],
-            "width": 1, "height": 1, "enableBeginFrameControl": true,
-        });
+        let mut target = workers_target();
+        target["browserContextId"] = context["browserContextId"].clone();
         let target = pipe.call(None, "Target.createTarget", &target);
         let target = target["targetId"].as_str().unwrap();
         let attach = json!({"targetId": target, "flatten": true});

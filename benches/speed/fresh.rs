@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::Bench;
 use crate::documents::Document;
+use crate::floor::workers_target;
 use crate::naive::Naive;
 use crate::pipe::Switches;
 use crate::report::Goal::AtLeast;
@@ -22,18 +23,17 @@ pub(crate) fn measure(bench: &mut Bench) {
         "Fresh contexts",
         "A new context for each receipt, in turns: over the bare pipe as one would write it first \
          (the usual quiet switches, a plain target), with the worker's switches, and with its \
-         targets too (1×1 px, no frames); through Redis with `renderer.isolation = \"job\"`; and \
+         targets too (1×1 px, unseen, at no address); through Redis with `renderer.isolation = \"job\"`; and \
          a barcode that a script draws.",
     );
     let redis = Redis::start(Keeps::File);
     let (receipts, scripts) = ([Document::receipt()], [Document::script()]);
     let worker = Worker::start(&redis, "fresh", &["renderer.isolation=job"]);
     let mut producer = worker.client(&redis);
-    let small = json!({"width": 1, "height": 1, "enableBeginFrameControl": true});
     let mut loops = [
-        (Switches::TheUsual, json!({})),
-        (Switches::TheWorkers, json!({})),
-        (Switches::TheWorkers, small),
+        (Switches::TheUsual, json!({"url": "about:blank"})),
+        (Switches::TheWorkers, json!({"url": "about:blank"})),
+        (Switches::TheWorkers, workers_target()),
     ]
     .map(|(switches, target)| Naive::new(&receipts[0], switches, target));
     for naive in &mut loops {

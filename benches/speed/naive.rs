@@ -119,7 +119,6 @@ impl Naive {
             Step::Context => message(None, "Target.createBrowserContext", &json!({})),
             Step::Target => {
                 let mut params = self.target.clone();
-                params["url"] = "about:blank".into();
                 params["browserContextId"] = at.context.clone();
                 message(None, "Target.createTarget", &params)
             }

@@ -1,6 +1,6 @@
 //! Contexts made ready before anybody asks for them.
 //!
-//! A new context takes 75 ms of CPU, and its first print is slow. So while nothing
+//! A new context takes 65 ms of CPU, and its first print is slow. So while nothing
 //! is to be rendered, one is opened that is nobody's yet, and a document of our own
 //! is printed in it; the next tenant without a warm context gets it. It has seen
 //! nobody's data: who gets it has it for good, as one that was opened for him.

@@ -44,7 +44,7 @@ use crate::renderer::files::Seen;
 /// shorter.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// One context of an old browser goes so often. Opening another costs about 75 ms
+/// One context of an old browser goes so often. Opening another costs about 65 ms
 /// of CPU, on two cores a fortieth of them, and its first receipts are slow.
 const PACE: Duration = Duration::from_millis(1_500);
 

@@ -18,6 +18,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use chromiumoxide::cdp::browser_protocol::browser::{CloseParams, GetVersionParams};
@@ -49,6 +50,8 @@ struct Inner {
     fence: Option<Arc<dyn Fence>>,
     renderers: Arc<Renderers>,
     kind: EngineKind,
+    /// Whether plain pages may start at no address.
+    nowhere: Arc<AtomicBool>,
     product: String,
     close_timeout: Duration,
 }
@@ -158,7 +161,8 @@ impl Browser {
         let options = ContextOptions { frames: framed, ..options };
         let connection = self.inner.connection.clone();
         let renderers = Arc::clone(&self.inner.renderers);
-        let open = Context::open(connection, renderers, options, timeout);
+        let nowhere = Arc::clone(&self.inner.nowhere);
+        let open = Context::open(connection, renderers, options, nowhere, timeout);
         // A task of its own, so that an abandoned opening still learns the
         // context's id and disposes of it. It ends at the time-out.
         match tokio::spawn(open).await {
@@ -335,6 +339,7 @@ impl Start {
             gone: self.gone,
             fence,
             kind: config.engine.kind,
+            nowhere: Arc::new(AtomicBool::new(true)),
             product: String::new(),
             close_timeout: config.close_timeout,
         };

@@ -12,6 +12,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chromiumoxide::cdp::browser_protocol::browser::{
@@ -50,24 +51,24 @@ pub struct ContextOptions {
 
 /// For this Chromium makes a target with its first empty document, and goes nowhere
 /// from there: there is no script in it to run. `about:blank` is one more document,
-/// with all that coming from an address takes in three processes (4 ms).
+/// with all that coming from an address takes in three processes.
 const NOWHERE: &str = "javascript:";
 
 impl ContextOptions {
-    /// Whether its page is nothing but paper: none that scripts find out about, none
-    /// that is drawn.
+    /// Whether its page is for paper alone: scripts could find out what its address is, and
+    /// whether it is seen; frames are for those who want to see it.
     fn is_plain(self) -> bool {
         !self.frames && !self.scripts
     }
 
-    /// The page of the context `id`, at an address or at none.
+    /// The page of the context `id`, unseen at no address, or as any other.
     fn target(self, id: BrowserContextId, nowhere: bool) -> CreateTargetParams {
         let mut params = CreateTargetParams::new(if nowhere { NOWHERE } else { "about:blank" });
         params.browser_context_id = Some(id);
         (params.width, params.height) = (Some(1), Some(1));
         params.enable_begin_frame_control = (!self.frames).then_some(true);
-        // One that nobody sees asks the GPU process for nothing (1 ms).
-        params.window_state = self.is_plain().then_some(WindowState::Minimized);
+        // It asks the GPU process for nothing.
+        params.window_state = nowhere.then_some(WindowState::Minimized);
         params
     }
 }
@@ -145,6 +146,7 @@ impl Context {
         connection: Connection,
         renderers: Arc<Renderers>,
         options: ContextOptions,
+        may_start_nowhere: Arc<AtomicBool>,
         timeout: Duration,
     ) -> Result<Self, CdpError> {
         let deadline = Instant::now() + timeout;
@@ -169,25 +171,26 @@ impl Context {
                 .await
                 .map_err(|_| CdpError::Timeout { method, after: timeout })?,
         );
-        let mut nowhere = options.is_plain();
-        let target = match connection.call(options.target(id.clone(), nowhere), left()).await {
-            Err(CdpError::Refused { message, .. }) if nowhere => {
-                tracing::debug!(message, "this engine opens no page without an address");
-                nowhere = false;
-                connection.call(options.target(id, nowhere), left()).await
+        let mut nowhere = options.is_plain() && may_start_nowhere.load(Ordering::Relaxed);
+        let mut target = connection.call(options.target(id.clone(), nowhere), left()).await;
+        let refused = nowhere && matches!(target, Err(CdpError::Refused { .. }));
+        if refused {
+            nowhere = false;
+            target = connection.call(options.target(id, nowhere), left()).await;
+            if target.is_ok() && may_start_nowhere.swap(false, Ordering::Relaxed) {
+                tracing::warn!("this engine opens no page without an address: contexts cost more");
             }
-            other => other,
-        };
+        }
         let target = target?.target_id;
         let mut params = AttachToTargetParams::new(target.clone());
         params.flatten = Some(true);
         let attached = connection.call(params, left()).await?;
         let session = connection.session(attached.session_id.inner());
-        // The main process answers this one by itself: the renderer is there by then, with
-        // most of its start before it, in which others need not wait.
+        // The main process answers this one by itself. As a rule the renderer is there by
+        // then, with most of its start before it, in which others need not wait.
         let enabled = session.call(inspector::EnableParams::default(), left()).await;
         enabled.inspect_err(|_| session.forget())?;
-        let sure = turn.as_mut().filter(|turn| turn.is_sure());
+        let sure = turn.as_mut().filter(|turn| turn.is_sure() && !refused);
         let mut renderer = sure.and_then(|turn| turn.claim(&turn.fresh()));
         if renderer.is_some() {
             turn = None;
@@ -225,7 +228,8 @@ impl Context {
 
     /// Whether its page is at no address when it is opened, so that `about:srcdoc` is none
     /// in it.
-    pub(super) fn starts_nowhere(&self) -> bool {
+    #[must_use]
+    pub fn starts_nowhere(&self) -> bool {
         self.nowhere
     }
 
@@ -348,28 +352,37 @@ mod tests {
 
     #[tokio::test]
     async fn an_engine_that_opens_no_page_without_an_address_is_given_one() {
+        let plain = json!({
+            "url": "about:blank", "browserContextId": "C", "width": 1, "height": 1,
+            "enableBeginFrameControl": true,
+        });
         for refuses in [false, true] {
+            let only = plain.clone();
             let (connection, calls) = chromium(move |method, params| match method {
                 "Target.createBrowserContext" => Ok(json!({"browserContextId": "C"})),
-                "Target.createTarget" if refuses && params["url"] != "about:blank" => {
-                    Err("Failed to open a new tab")
-                }
+                "Target.createTarget" if refuses && *params != only => Err("no such page"),
                 "Target.createTarget" => Ok(json!({"targetId": "T"})),
                 "Target.attachToTarget" => Ok(json!({"sessionId": "S"})),
                 _ => Ok(json!({})),
             });
             let empty = tempfile::tempdir().unwrap();
             let renderers = Arc::new(Renderers::of(empty.path(), 1));
-            let context = Context::open(connection, renderers, ContextOptions::default(), PATIENCE);
-            let context = context.await.unwrap();
-            assert_eq!(context.starts_nowhere(), !refuses);
-            let urls: Vec<Value> = calls
-                .try_iter()
-                .filter(|(method, _)| method == "Target.createTarget")
-                .map(|(_, params)| params["url"].clone())
-                .collect();
-            let all = [json!(NOWHERE), json!("about:blank")];
-            assert_eq!(urls, all[..=usize::from(refuses)]);
+            let nowhere = Arc::new(AtomicBool::new(true));
+            for _ in 0..2 {
+                let (connection, renderers) = (connection.clone(), Arc::clone(&renderers));
+                let (options, nowhere) = (ContextOptions::default(), Arc::clone(&nowhere));
+                let context = Context::open(connection, renderers, options, nowhere, PATIENCE);
+                assert_eq!(context.await.unwrap().starts_nowhere(), !refuses);
+            }
+            let targets = calls.try_iter().filter(|(method, _)| method == "Target.createTarget");
+            let urls: Vec<Value> = targets.map(|(_, params)| params["url"].clone()).collect();
+            // It is asked once.
+            let blank = if refuses {
+                [NOWHERE, "about:blank", "about:blank"].as_slice()
+            } else {
+                &[NOWHERE; 2]
+            };
+            assert_eq!(urls, blank);
         }
     }
 }

@@ -71,6 +71,8 @@ pub(crate) struct Look {
     /// Whether the document has what could lead its page away, scripts being off: frames,
     /// which could lead their parent, or a directive, should [`disarm`] have missed one.
     pub(crate) may_navigate: bool,
+    /// Whether it may have frames.
+    pub(crate) has_frames: bool,
     /// See [`tall`].
     pub(crate) tall: Tall,
     /// Whether it has more tags than a PDF may have pages.
@@ -97,6 +99,7 @@ pub(crate) fn look(html: &str, pages: u64) -> Look {
         has_page_rules: scan.page_rules,
         leaves_traces: scan.traces,
         may_navigate: scan.frames || scan.directive,
+        has_frames: scan.frames,
         tall: tall(html, scan, pages),
         many_tags: pages > 0 && scan.tags > pages,
         forces_breaks: scan.breaks,
@@ -166,7 +169,7 @@ fn is_harmless(rest: &[u8]) -> bool {
     })
 }
 
-/// Whether the document may load images, fonts or style sheets.
+/// Whether the document may load images, fonts, style sheets or frames.
 #[must_use]
 pub(crate) fn loads_anything(html: &str) -> bool {
     loads(scan(html.as_bytes())) > Loads::Nothing
@@ -174,7 +177,7 @@ pub(crate) fn loads_anything(html: &str) -> bool {
 
 fn loads(scan: Scan) -> Loads {
     match scan {
-        Scan { loads: true, .. } => Loads::Anything,
+        Scan { loads: true, .. } | Scan { frames: true, .. } => Loads::Anything,
         Scan { images: true, .. } => Loads::Images,
         _ => Loads::Nothing,
     }

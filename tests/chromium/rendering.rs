@@ -294,24 +294,48 @@ async fn nothing_of_a_document_reaches_into_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_a_document_brings_along_are_printed() {
-    let pool = pool().await;
     let logo = asset("logo.png");
-    let framed = page(&format!(
-        "<p>Outer<iframe height=400 srcdoc='<p>Inner<iframe height=60 srcdoc=Deep></iframe>\
-         <img src=data:image/png;base64,{logo}>'></iframe><iframe src='data:text/html,Data'></iframe>\
-         <object data=gone>Instead</object>"
-    ));
+    let framed = page(
+        "<p>Outer<form name=images></form><iframe height=300 srcdoc='<p>Inner\
+         &lt;form name=images id=fonts&gt;<iframe height=60 srcdoc=Deep></iframe>'></iframe>\
+         <iframe src='data:text/html,Data'></iframe>",
+    );
+    let pictured = format!(
+        "<p>Seen<iframe height=400 srcdoc='&lt;img src=data:image/png;base64,{logo}>Logo<img src=x>'>"
+    );
+    let plain = page("<p>Plain<a href='#x'>in</a><a href=''>self</a><p id=x>x");
     // As the first document of a page, after one without frames, and after one with.
-    for _ in 0..2 {
-        let printed = print(&pool, &framed, none()).await;
-        let text = printed.text();
-        for word in ["Outer", "Inner", "Deep", "Data", "Instead"] {
-            assert!(text.contains(word), "{word}: {text}");
+    for order in [&[&framed, &plain, &framed][..], &[&plain, &framed, &framed, &plain]] {
+        let pool = pool().await;
+        let mut plains = Vec::new();
+        for html in order {
+            let printed = print(&pool, html, none()).await;
+            if *html == &plain {
+                plains.push(printed.rendered.pdf);
+                continue;
+            }
+            let text = printed.text();
+            for word in ["Outer", "Inner", "Deep", "Data"] {
+                assert!(text.contains(word), "{word}: {text}");
+            }
         }
-        assert!(!printed.images().is_empty());
-        assert!(print(&pool, &page("<p>Plain"), none()).await.text().contains("Plain"));
+        assert!(plains.iter().all(|pdf| *pdf == plains[0]));
+        let printed = print(&pool, &page(&pictured), none()).await;
+        // The logo, and the sign for the one that is missing.
+        assert_eq!((printed.images().len(), printed.warnings()), (2, vec!["image_missing"]));
+        assert_eq!(pool.status().opened, 1);
+        pool.close().await;
     }
-    assert_eq!(pool.status().opened, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_says_the_same_on_every_page_of_a_context() {
+    let pool = pool().await;
+    let options =
+        json!({"header": "<b style='font-size:9px'>at <i class=url></i></b>", "margin": "60pt"});
+    let first = print(&pool, &page("<p>Total"), options.clone()).await;
+    print(&pool, &page("<iframe srcdoc=x></iframe>"), none()).await;
+    assert!(print(&pool, &page("<p>Total"), options).await.text() == first.text());
     pool.close().await;
 }
 

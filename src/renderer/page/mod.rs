@@ -171,9 +171,15 @@ impl Page {
         let options = Arc::clone(&request.options);
         let prepared = Prepared::of(&request.html, limits.pages, deadline).await?;
         let (html, look) = (prepared.html(), prepared.look);
+        let needs_address = look.has_frames || prints_address(&options);
+        if self.nowhere && needs_address {
+            let renewed = self.renew(deadline).await;
+            renewed.map_err(|error| Failed::from_cdp(&error, options.timeout))?;
+        }
         if look.may_navigate || options.script.is_some() {
-            let settled = self.settle(deadline).await;
-            settled.map_err(|error| Failed::from_cdp(&error, options.timeout))?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let watched = self.watch(left).await.map(drop);
+            watched.map_err(|error| Failed::from_cdp(&error, options.timeout))?;
         }
         let run = Run {
             page: self,
@@ -207,15 +213,6 @@ impl Page {
         }
         let sound = !self.spent;
         result.map_err(|failed| Failed { page_is_sound: failed.page_is_sound && sound, ..failed })
-    }
-
-    /// Makes it ready for a document with frames or scripts.
-    async fn settle(&mut self, deadline: Instant) -> Result<(), CdpError> {
-        if self.nowhere {
-            return self.renew(deadline).await;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        self.watch(left).await.map(drop)
     }
 
     /// Has Chromium tell from now on where the page goes.
@@ -518,6 +515,12 @@ impl Run<'_> {
         }
         self.raw("Page.printToPDF", &params).await.map(Printed::Reply)
     }
+}
+
+/// Whether header or footer may have Chromium's class `url`: it is to say the same on
+/// every page.
+fn prints_address(options: &RenderOptions) -> bool {
+    [&options.header, &options.footer].into_iter().flatten().any(|html| html.contains("url"))
 }
 
 /// What was noticed goes with the PDF, or with the failure.

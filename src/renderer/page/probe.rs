@@ -24,32 +24,39 @@ pub(super) const LOADED: &str = r"(async () => {
   };
   // A long base makes every address long: a hundred of them are 200 MB.
   const cut = (url) => url.slice(0, 4096);
+  // A name in the document may stand before what is asked for: `<form name=images>`.
+  const all = (of, selector) => [...Document.prototype.querySelectorAll.call(of, selector)];
+  const getter = (name) => {
+    const get = Object.getOwnPropertyDescriptor(Document.prototype, name).get;
+    return (of) => get.call(of);
+  };
+  const [root, state, fontsOf, url] = ['documentElement', 'readyState', 'fonts', 'URL'].map(getter);
   const documents = [document];
   let framed = true;
-  for (const inner of documents) {
-    for (const frame of inner.querySelectorAll('iframe')) {
-      const own = frame.contentDocument;
-      if (!own || documents.length === 100) continue;
-      documents.push(own);
-      framed &&= !frame.hasAttribute('srcdoc') || own.URL === 'about:srcdoc';
+  for (const outer of documents) {
+    for (const frame of all(outer, 'iframe')) {
+      const inner = frame.contentDocument;
+      if (!inner) continue;
+      // Who has more is printed as the others are by then.
+      if (documents.length === 200) break;
+      documents.push(inner);
+      framed &&= !frame.hasAttribute('srcdoc') || url(inner).startsWith('about:srcdoc');
     }
   }
-  for (const inner of documents) {
-    for (const image of inner.images) image.loading = 'eager';
-    if (inner.documentElement) inner.documentElement.offsetHeight;
-  }
-  // Not theirs: a document that another takes the place of is never ready.
-  await document.fonts.ready;
-  const images = documents.flatMap((inner) => [...inner.images])
-    .filter((i) => i.currentSrc || i.hasAttribute('src'));
-  const fonts = documents.flatMap((inner) => [...inner.fonts]);
+  const tags = documents.flatMap((of) => all(of, 'img'));
+  for (const image of tags) image.loading = 'eager';
+  for (const of of documents) root(of)?.getBoundingClientRect();
+  // Of frames' own nothing is awaited: a document that another replaces is never ready.
+  await fontsOf(document).ready;
+  const images = tags.filter((i) => i.currentSrc || i.hasAttribute('src'));
+  const fonts = documents.flatMap((of) => [...fontsOf(of)]);
   return {
     ready: framed && images.every((i) => i.complete)
-      && documents.every((d) => d.readyState === 'complete' && d.fonts.status === 'loaded'),
+      && documents.every((of) => state(of) === 'complete' && fontsOf(of).status === 'loaded'),
     heights: images.reduce((sum, i) => sum + i.naturalHeight / (i.naturalWidth || 1), 0),
     images: images.filter((i) => i.complete && i.naturalWidth === 0)
       .map((i) => ({ name: name(i.getAttribute('src') || i.currentSrc), url: cut(i.currentSrc || i.src) })),
-    sheets: documents.flatMap((d) => [...d.querySelectorAll('link[rel~=stylesheet i][href]')])
+    sheets: documents.flatMap((of) => all(of, 'link[rel~=stylesheet i][href]'))
       .filter((l) => !l.sheet && !l.disabled)
       .map((l) => ({ name: name(l.getAttribute('href')), url: cut(l.href) })),
     fonts: fonts.filter((f) => f.status === 'error').map((f) => name(f.family)),
