@@ -1,6 +1,7 @@
 //! A Chromium in the worker's own jail with the worker's own flags, and nothing but a
 //! pipe to it: one thread, messages built beforehand, no deadlines, no checks.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::Range;
@@ -30,12 +31,16 @@ fn nice() -> i32 {
 const PIPE_BYTES: usize = 1 << 20;
 
 /// The worker's switches that are there because somebody measured what they gain.
-const FOUND_BY_MEASURING: [&str; 4] = [
+const FOUND_BY_MEASURING: [&str; 5] = [
+    "--disable-threaded-compositing",
     "--enable-begin-frame-control",
     "--enable-low-end-device-mode",
     "--disable-software-rasterizer",
     "--js-flags=--no-optimize-for-size,--initial-heap-size=8",
 ];
+
+/// Features among the worker's that are off for the same reason.
+const OFF_BY_MEASURING: [&str; 2] = [",DIPS", ",DeclarativePerformanceObserver"];
 
 /// What a browser is started with.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -50,6 +55,10 @@ pub(crate) fn engine() -> Engine {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let search = Search { path: directories(), home, ..Search::default() };
     find(&search).expect("Chromium is needed: scripts/install-deps run")
+}
+
+fn is_features(flag: &OsStr) -> bool {
+    flag.to_str().is_some_and(|flag| flag.starts_with("--disable-features="))
 }
 
 fn directories() -> Vec<PathBuf> {
@@ -98,6 +107,14 @@ impl Pipe {
             let all = flags.len();
             flags.retain(|flag| !FOUND_BY_MEASURING.iter().any(|found| flag == found));
             assert_eq!(flags.len(), all - FOUND_BY_MEASURING.len(), "one is no flag any more");
+            for flag in flags.iter_mut().filter(|flag| is_features(flag)) {
+                let features = flag.to_str().unwrap();
+                assert!(OFF_BY_MEASURING.iter().all(|off| features.contains(off)), "{features}");
+                *flag = OFF_BY_MEASURING
+                    .iter()
+                    .fold(features.to_owned(), |all, off| all.replace(off, ""))
+                    .into();
+            }
         }
         let program = std::fs::canonicalize(&engine.path).unwrap();
         let line =
