@@ -104,6 +104,21 @@ async fn documents_run_no_scripts_and_frames_can_be_drawn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn this_engine_opens_a_plain_page_at_no_address() {
+    use tillroll::renderer::context::ContextOptions;
+    let browser = support::browser().await;
+    for (frames, scripts) in [(false, false), (true, false), (false, true)] {
+        let context = browser.open_context(ContextOptions { frames, scripts }, PATIENCE).await;
+        let context = context.unwrap();
+        assert_eq!(context.starts_nowhere(), !frames && !scripts);
+        assert!(context.renderer_pid().is_some());
+        assert!(support::pdf(&context, "<p>x").await.unwrap().starts_with(b"%PDF-"));
+        context.close(PATIENCE).await.unwrap();
+    }
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_jail_nothing_is_left_either() {
     let root = tempfile::tempdir().unwrap();
     let launcher = Launcher::start().unwrap();
