@@ -83,7 +83,9 @@ async fn a_killed_browser_is_noticed_at_once_and_pending_calls_fail() {
             browser.died().cancelled().await;
         });
         assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
-        assert!(matches!(printed, Err(CdpError::Closed { .. })), "{:?}", printed.map(|p| p.len()));
+        // Its renderer may be seen to end first, as it does where it alone is killed.
+        let cut_off = matches!(printed, Err(CdpError::Closed { .. } | CdpError::Crashed { .. }));
+        assert!(cut_off, "{:?}", printed.map(|p| p.len()));
         assert!(browser.is_dead() && context.crashed().is_cancelled());
         assert!(matches!(browser.death(), Some(CloseReason::EndOfFile | CloseReason::Exited(_))));
         let later = support::set(&context, "x").await;
