@@ -23,8 +23,8 @@ pub(crate) fn measure(bench: &mut Bench) {
         "Fresh contexts",
         "A new context for each receipt, in turns: over the bare pipe as one would write it first \
          (the usual quiet switches, a plain target), with the worker's switches, and with its \
-         targets too (1×1 px, unseen, at no address); through Redis with `renderer.isolation = \"job\"`; and \
-         a barcode that a script draws.",
+         targets too (1×1 px, unseen, at no address); through Redis with \
+         `renderer.isolation = \"job\"`; and a barcode that a script draws.",
     );
     let redis = Redis::start(Keeps::File);
     let (receipts, scripts) = ([Document::receipt()], [Document::script()]);
