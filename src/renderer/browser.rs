@@ -162,10 +162,10 @@ impl Browser {
         let connection = self.inner.connection.clone();
         let renderers = Arc::clone(&self.inner.renderers);
         let nowhere = Arc::clone(&self.inner.nowhere);
-        let open = Context::open(connection, renderers, options, nowhere, timeout);
+        let open = Context::open(connection.clone(), renderers, options, nowhere, timeout);
         // A task of its own, so that an abandoned opening still learns the
         // context's id and disposes of it. It ends at the time-out.
-        match tokio::spawn(open).await {
+        match connection.spawn(open).await {
             Ok(opened) => opened,
             Err(error) => {
                 let detail = format!("opening was interrupted: {error}");
@@ -350,7 +350,8 @@ impl Start {
         if config.jail != Jail::None {
             contain::regroup(first_pid, config.nice);
         }
-        tokio::spawn(supervisor::watch_zygotes(inner.connection.clone(), inner.child.pid()));
+        let zygotes = supervisor::watch_zygotes(inner.connection.clone(), inner.child.pid());
+        drop(inner.connection.spawn(zygotes));
         let browser = Browser { inner: Arc::new(inner) };
         if jailed {
             verify::jail(Path::new("/proc"), verify::chromium(&browser)?, &self.shown)?;

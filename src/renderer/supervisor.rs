@@ -101,6 +101,8 @@ pub(super) async fn watch_zygotes(connection: Connection, browser: u32) {
             }
         }
     }
+    // With their handles.
+    watched.shutdown().await;
 }
 
 /// Takes a fence down. The kernel may count a process that has ended for a moment

@@ -66,6 +66,7 @@ fn jobs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let script = format!(
         "<p>{TEXT}<script>console.log('{TEXT}');console.error('{TEXT}');throw Error('{TEXT}')</script>"
     );
+    let endless = format!("<p>{TEXT}<script>for (;;);</script>");
     let stored = r#"{"id":"stored","output":{"kind":"stored"}}"#;
     let mut binary = framed(r#"{"id":"binary"}"#);
     binary.extend_from_slice(b"\xff\xfe");
@@ -81,7 +82,7 @@ fn jobs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("asset", "done", with_asset),
         ("script", "done", format!("{{\"id\":\"script\",\"options\":{{\"script\":true}}}}\n{script}").into()),
         ("title", "done", format!("{{\"id\":\"title\",\"options\":{{\"info\":{{\"title\":\"{TEXT}\"}}}},\"meta\":{{\"a\":\"{TEXT}\"}}}}\n<p>{TEXT}").into()),
-        ("slow", "dead", framed(r#"{"id":"slow","max_attempts":1,"options":{"script":true,"timeout_ms":1}}"#)),
+        ("slow", "dead", format!("{{\"id\":\"slow\",\"max_attempts\":1,\"options\":{{\"script\":true,\"timeout_ms\":300}}}}\n{endless}").into()),
         ("pages", "dead", framed(r#"{"id":"pages","options":{"paper":"A4","pages":"7"}}"#)),
         ("unknown", "rejected", framed(r#"{"id":"unknown","papper":1}"#)),
         ("binary", "rejected", binary),
@@ -128,7 +129,7 @@ fn no_output_has_a_password_or_a_documents_text_in_it() {
         .query(&mut redis)
         .unwrap();
     let events = format!("{events:?}");
-    assert!(events.contains("render_timeout"), "{events}");
+    assert!(events.contains("_timeout"), "{events}");
     assert_silent("the events", &events);
     let verbs: [&[&str]; 11] = [
         &["status"],

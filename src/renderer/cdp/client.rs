@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -109,7 +110,15 @@ impl Connection {
         &self.shared.closed
     }
 
-    /// Resolves when it has ended and its pipes are closed.
+    /// Runs `task`, which ends with the connection at the latest.
+    pub(in crate::renderer) fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.shared.tasks.spawn(task)
+    }
+
+    /// Resolves when it has ended, its pipes are closed, and so are the tasks beside it.
     pub async fn finished(&self) {
         self.shared.tasks.wait().await;
     }
