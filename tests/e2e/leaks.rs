@@ -36,6 +36,8 @@ struct Held {
     /// same to be told of its end, and what is read of its memory.
     files: usize,
     threads: usize,
+    /// Tasks of the worker, but for two of each context: who is told of its end, and who
+    /// then gives it up.
     tasks: usize,
     /// Connections to Redis.
     connections: usize,
@@ -208,7 +210,7 @@ impl Rig {
             strays: renderers.abs_diff(contexts),
             files: entries(&format!("/proc/{pid}/fd"), |_| true) - 3 * renderers,
             threads: entries(&format!("/proc/{pid}/task"), |_| true),
-            tasks: tasks.unwrap().parse().unwrap(),
+            tasks: tasks.unwrap().parse::<usize>().unwrap() - 2 * renderers,
             connections: clients.unwrap().trim().parse::<usize>().unwrap(),
             temporary: entries("/tmp", ours),
             shared_memory: entries("/dev/shm", ours),
