@@ -208,8 +208,10 @@ impl Page {
                 Err(Failed { failure: left.failure.with_warnings(noticed), ..left })
             }
         };
-        if result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
-            self.wash(look, deadline).await;
+        // Where scripts ran it serves nobody again.
+        let is_kept = !self.spent && options.script.is_none();
+        if is_kept && result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
+            self.wash(look, request.html.len(), deadline).await;
         }
         let sound = !self.spent;
         result.map_err(|failed| Failed { page_is_sound: failed.page_is_sound && sound, ..failed })
