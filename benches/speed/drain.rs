@@ -44,7 +44,9 @@ pub(crate) fn measure(bench: &mut Bench) {
     let redis = Redis::start(Keeps::File);
     let worker = Worker::start(&redis, "drain", &[]);
     let document = Document::receipt();
-    worker.client(&redis).backlog(std::slice::from_ref(&document), 200, TENANTS);
+    // Renderers grow for their first half minute under load, whatever the backlog.
+    let warm_up = bench.size(4_000, 200);
+    worker.client(&redis).backlog(std::slice::from_ref(&document), warm_up, TENANTS);
     let done = AtomicBool::new(false);
     let (began, ends, looks) = std::thread::scope(|scope| {
         let looking = scope.spawn(|| watch(&worker, &done));

@@ -34,6 +34,9 @@ pub struct Process {
     pub started: u64,
     /// What it does.
     pub kind: Kind,
+    /// Whether it is a fork that goes on with its parent's program. A moment after the
+    /// fork it has its parent's command line still, and may be anything.
+    pub forked: bool,
 }
 
 /// A process by its pid and the time of its start, in clock ticks since boot.
@@ -72,7 +75,7 @@ fn private_in(status: &str) -> Option<u64> {
 /// `root` and everything below it, sorted by pid.
 #[must_use]
 pub fn tree(proc: &Path, root: u32) -> Vec<Process> {
-    let mut children: HashMap<u32, Vec<(u32, u64)>> = HashMap::new();
+    let mut children: HashMap<u32, Vec<(Stat, u32)>> = HashMap::new();
     let mut todo = Vec::new();
     let Ok(entries) = std::fs::read_dir(proc) else { return Vec::new() };
     for entry in entries.filter_map(Result::ok) {
@@ -81,13 +84,13 @@ pub fn tree(proc: &Path, root: u32) -> Vec<Process> {
         };
         let Some(stat) = stat(proc, pid) else { continue };
         if pid == root {
-            todo.push((pid, stat.started, Kind::Other));
+            todo.push((stat, pid, Kind::Other));
         } else {
-            children.entry(stat.parent).or_default().push((pid, stat.started));
+            children.entry(stat.parent).or_default().push((stat, pid));
         }
     }
     let mut found = Vec::new();
-    while let Some((pid, started, parent)) = todo.pop() {
+    while let Some((Stat { started, forked, .. }, pid, parent)) = todo.pop() {
         let cmdline = std::fs::read(proc.join(pid.to_string()).join("cmdline"));
         let kind = match kind(&cmdline.unwrap_or_default()) {
             // Forked by Chromium a moment ago, with its parent's command line
@@ -95,9 +98,9 @@ pub fn tree(proc: &Path, root: u32) -> Vec<Process> {
             Kind::Browser if parent != Kind::Other => Kind::Other,
             kind => kind,
         };
-        found.push(Process { pid, started, kind });
+        found.push(Process { pid, started, kind, forked });
         let below = children.remove(&pid).unwrap_or_default();
-        todo.extend(below.into_iter().map(|(pid, started)| (pid, started, kind)));
+        todo.extend(below.into_iter().map(|(stat, pid)| (stat, pid, kind)));
     }
     found.sort_unstable();
     found
@@ -155,7 +158,12 @@ struct Stat {
     parent: u32,
     group: i64,
     started: u64,
+    forked: bool,
 }
+
+/// `PF_FORKNOEXEC` of the kernel's `sched.h`, in a process's flags (proc(5)): it has run
+/// no program of its own since it was forked.
+const FORKED: u64 = 0x40;
 
 fn stat(proc: &Path, pid: u32) -> Option<Stat> {
     let text = std::fs::read_to_string(proc.join(pid.to_string()).join("stat")).ok()?;
@@ -165,9 +173,10 @@ fn stat(proc: &Path, pid: u32) -> Option<Stat> {
     let ended = matches!(fields.next()?, "Z" | "X");
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    // Field 22; the group was field 5.
-    let started = fields.nth(16)?.parse().ok()?;
-    Some(Stat { ended, parent, group, started })
+    // Fields 9 and 22; the group was field 5.
+    let flags: u64 = fields.nth(3)?.parse().ok()?;
+    let started = fields.nth(12)?.parse().ok()?;
+    Some(Stat { ended, parent, group, started, forked: flags & FORKED != 0 })
 }
 
 /// Reads what a process does off its command line. Processes that were forked
@@ -200,8 +209,11 @@ mod tests {
     fn put(proc: &Path, pid: u32, parent: u32, cmdline: &str) {
         let dir = proc.join(pid.to_string());
         std::fs::create_dir_all(&dir).unwrap();
-        let fields: Vec<String> = (5..22).map(|_| "0".to_owned()).collect();
-        let stat = format!("{pid} (a) b) S {parent} {} {} 0", fields.join(" "), pid * 10);
+        // Who was forked from a zygote has its command line in one piece.
+        let flags = if cmdline.contains(' ') { 0x40_0040 } else { 0x40_0000 };
+        let zeros = |many| " 0".repeat(many);
+        let (four, twelve, started) = (zeros(4), zeros(12), pid * 10);
+        let stat = format!("{pid} (a) b) S {parent}{four} {flags}{twelve} {started} 0");
         std::fs::write(dir.join("stat"), stat).unwrap();
         std::fs::write(dir.join("cmdline"), cmdline).unwrap();
     }
@@ -283,7 +295,8 @@ mod tests {
             (17, Kind::Other),
         ];
         assert_eq!(kinds, expected);
-        assert_eq!(tree(proc, 10)[3].started, 130);
+        let renderer = tree(proc, 10)[3];
+        assert!(renderer.started == 130 && renderer.forked && !tree(proc, 10)[2].forked);
         assert_eq!((started(proc, 13), started(proc, 99)), (Some(130), None));
         assert!(tree(proc, 99).is_empty());
     }

@@ -76,17 +76,22 @@ impl Supervisor {
     }
 }
 
+/// The zygotes of a browser. The sandboxed one has a fork that does its work, and ends
+/// with it; any other fork called so is the GPU process or a renderer in its first moment,
+/// whose end is not the browser's.
+fn zygotes(proc: &Path, browser: u32) -> impl Iterator<Item = u32> {
+    let all = processes::tree(proc, browser).into_iter();
+    all.filter(|process| process.kind == Kind::Zygote && !process.forked).map(|process| process.pid)
+}
+
 /// Declares a browser dead as soon as one of its zygotes is: Chromium does not
 /// replace them, so every context opened from then on would crash at once and
 /// its jobs would be blamed for it.
 pub(super) async fn watch_zygotes(connection: Connection, browser: u32) {
-    let zygotes = processes::tree(Path::new("/proc"), browser)
-        .into_iter()
-        .filter(|process| process.kind == Kind::Zygote)
-        .filter_map(|process| {
-            let pid = Pid::from_raw(i32::try_from(process.pid).ok()?)?;
-            pidfd_open(pid, PidfdFlags::empty()).ok()
-        });
+    let zygotes = zygotes(Path::new("/proc"), browser).filter_map(|pid| {
+        let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        pidfd_open(pid, PidfdFlags::empty()).ok()
+    });
     let mut watched = JoinSet::new();
     for zygote in zygotes {
         watched.spawn(async move { contain::ended(&zygote, Duration::MAX).await });
@@ -120,5 +125,31 @@ async fn group_emptied(leader: u32) {
     let deadline = Instant::now() + KILL_PATIENCE;
     while processes::group_alive(Path::new("/proc"), leader) && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fork_in_its_first_moment_is_no_zygote() {
+        let proc = tempfile::tempdir().unwrap();
+        let put = |pid: u32, parent: u32, flags: u32, cmdline: &str| {
+            let dir = proc.path().join(pid.to_string());
+            std::fs::create_dir_all(&dir).unwrap();
+            let (before, after) = (" 0".repeat(4), " 0".repeat(12));
+            let stat = format!("{pid} (c) S {parent}{before} {flags}{after} 7 0");
+            std::fs::write(dir.join("stat"), stat).unwrap();
+            std::fs::write(dir.join("cmdline"), cmdline).unwrap();
+        };
+        put(11, 1, 0x40_0100, "/u/c\0--headless\0");
+        put(12, 11, 0x40_0100, "/u/c\0--type=zygote\0--no-zygote-sandbox\0");
+        put(13, 11, 0x40_0100, "/u/c\0--type=zygote\0");
+        put(14, 13, 0x40_0140, "/u/c\0--type=zygote\0");
+        // The GPU process and a renderer, which do not say so yet.
+        put(15, 12, 0x40_0140, "/u/c\0--type=zygote\0--no-zygote-sandbox\0");
+        put(16, 14, 0x40_0140, "/u/c\0--type=zygote\0");
+        assert_eq!(zygotes(proc.path(), 11).collect::<Vec<_>>(), [12, 13]);
     }
 }
