@@ -328,6 +328,9 @@ impl Shared {
             warm.browser.kill().await;
             return Err(Failed::browser_died().failure);
         }
+        if manner.is_kept() {
+            warm.page.rest().await;
+        }
         let browser_died = warm.browser.is_dead();
         let is_spent = warm.page.is_spent();
         match result {
@@ -340,7 +343,7 @@ impl Shared {
                     Err(failure) => Err(failure.with_warnings(rendered.warnings)),
                 }
             }
-            Err(failed) if failed.page_is_sound => {
+            Err(failed) if failed.page_is_sound && !is_spent => {
                 busy.give_back();
                 Err(failed.failure)
             }

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use chromiumoxide::cdp::browser_protocol::browser::{CloseParams, GetVersionParams};
 use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -110,7 +111,7 @@ impl Browser {
         self.inner.connection.close_reason()
     }
 
-    /// Cancelled when nothing of it is left: no process, no zombie, no file.
+    /// Cancelled when nothing of it is left: no process, no zombie, no file, no handle.
     #[must_use]
     pub fn gone(&self) -> &CancellationToken {
         &self.inner.gone
@@ -163,15 +164,14 @@ impl Browser {
         let renderers = Arc::clone(&self.inner.renderers);
         let nowhere = Arc::clone(&self.inner.nowhere);
         let open = Context::open(connection.clone(), renderers, options, nowhere, timeout);
-        // A task of its own, so that an abandoned opening still learns the
-        // context's id and disposes of it. It ends at the time-out.
-        match connection.spawn(open).await {
-            Ok(opened) => opened,
-            Err(error) => {
-                let detail = format!("opening was interrupted: {error}");
-                Err(CdpError::Malformed { method: "Target.createTarget", detail })
-            }
-        }
+        // A task of its own, so that an abandoned opening still learns the context's id and
+        // disposes of it: in the task, which the browser's end waits for.
+        let (sender, opened) = oneshot::channel();
+        connection.spawn(async move { drop(sender.send(open.await)) });
+        opened.await.unwrap_or_else(|_| {
+            let detail = "opening was interrupted".to_owned();
+            Err(CdpError::Malformed { method: "Target.createTarget", detail })
+        })
     }
 
     /// Whether its main process answers within `timeout`.
@@ -351,7 +351,7 @@ impl Start {
             contain::regroup(first_pid, config.nice);
         }
         let zygotes = supervisor::watch_zygotes(inner.connection.clone(), inner.child.pid());
-        drop(inner.connection.spawn(zygotes));
+        inner.connection.spawn(zygotes);
         let browser = Browser { inner: Arc::new(inner) };
         if jailed {
             verify::jail(Path::new("/proc"), verify::chromium(&browser)?, &self.shown)?;

@@ -206,7 +206,7 @@ impl Context {
         if let Some(renderer) = &renderer {
             // Only now: Chromium gives it a score of its own when it has forked it.
             contain::offer(renderer.pid);
-            drop(connection.spawn(notice_end(Arc::clone(&renderer.handle), session.clone())));
+            connection.spawn(notice_end(Arc::clone(&renderer.handle), session.clone()));
         }
         let id = unfinished.id.take();
         drop(unfinished);

@@ -75,6 +75,8 @@ pub(crate) struct Look {
     pub(crate) has_frames: bool,
     /// See [`tall`].
     pub(crate) tall: Tall,
+    /// Start tags.
+    pub(crate) tags: u64,
     /// Whether it has more tags than a PDF may have pages.
     pub(crate) many_tags: bool,
     /// See [`forces_breaks`].
@@ -101,6 +103,7 @@ pub(crate) fn look(html: &str, pages: u64) -> Look {
         may_navigate: scan.frames || scan.directive,
         has_frames: scan.frames,
         tall: tall(html, scan, pages),
+        tags: scan.tags,
         many_tags: pages > 0 && scan.tags > pages,
         forces_breaks: scan.breaks,
     }

@@ -108,25 +108,29 @@ pub fn tree(proc: &Path, root: u32) -> Vec<Process> {
 
 /// What the zygotes have forked and is not in `seen`, with what it does as far as it says
 /// so yet; `None` if they cannot be asked. Only they are asked, so that it costs little
-/// on a machine with many processes. One that ends meanwhile may hide another.
+/// on a machine with many processes. One that ends meanwhile may hide another. What was
+/// called a zygote in its first moment and has ended is none.
 #[must_use]
 pub fn forked(
     proc: &Path,
-    zygotes: &[u32],
+    zygotes: &[Identity],
     seen: &HashSet<Identity>,
 ) -> Option<Vec<(Identity, Kind)>> {
     if zygotes.is_empty() {
         return None;
     }
     let mut found = Vec::new();
-    for zygote in zygotes {
+    for (zygote, began) in zygotes {
+        if started(proc, *zygote) != Some(*began) {
+            continue;
+        }
         let zygote = zygote.to_string();
         let list = proc.join(&zygote).join("task").join(&zygote).join("children");
         let children = std::fs::read_to_string(list).ok()?;
         let pids = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
-        for pid in pids.filter(|pid| !zygotes.contains(pid)) {
+        for pid in pids {
             let Some(identity) = started(proc, pid).map(|started| (pid, started)) else { continue };
-            if !seen.contains(&identity) {
+            if !seen.contains(&identity) && !zygotes.contains(&identity) {
                 let cmdline = std::fs::read(proc.join(pid.to_string()).join("cmdline"));
                 found.push((identity, kind(&cmdline.unwrap_or_default())));
             }
@@ -257,9 +261,10 @@ mod tests {
         let seen = HashSet::from([(15, 150)]);
         let found =
             [((20, 200), Kind::Renderer), ((21, 210), Kind::Zygote), ((22, 220), Kind::Other)];
-        assert_eq!(forked(proc, &[12, 13, 14], &seen).unwrap(), found);
+        let zygotes = [12, 13, 14, 18].map(|pid| (pid, u64::from(pid) * 10));
+        assert_eq!(forked(proc, &zygotes, &seen).unwrap(), found, "18 has ended");
         std::fs::remove_file(proc.join("14/task/14/children")).unwrap();
-        assert_eq!(forked(proc, &[12, 13, 14], &seen), None, "it cannot be asked");
+        assert_eq!(forked(proc, &zygotes, &seen), None, "it cannot be asked");
         assert_eq!(forked(proc, &[], &seen), None);
     }
 

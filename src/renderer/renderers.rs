@@ -38,7 +38,7 @@ pub(super) struct Renderers {
     browser: u32,
     known: Mutex<Known>,
     /// Which are there when the first context is opened: Chromium has no others later.
-    zygotes: OnceLock<Vec<u32>>,
+    zygotes: OnceLock<Vec<Identity>>,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +76,10 @@ impl Renderers {
     fn unseen(&self, seen: &HashSet<Identity>) -> Vec<(Identity, Kind)> {
         let tree = || processes::tree(&self.proc, self.browser).into_iter();
         let zygotes = self.zygotes.get_or_init(|| {
-            tree().filter(|process| process.kind == Kind::Zygote).map(|p| p.pid).collect()
+            tree()
+                .filter(|process| process.kind == Kind::Zygote)
+                .map(|zygote| (zygote.pid, zygote.started))
+                .collect()
         });
         processes::forked(&self.proc, zygotes, seen).unwrap_or_else(|| {
             tree()

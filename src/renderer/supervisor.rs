@@ -69,8 +69,8 @@ impl Supervisor {
             taken_down(&**fence).await;
         }
         self.connection.finished().await;
-        let Self { connection, child, first, profile, leaving, .. } = self;
-        drop((connection, child, first, profile));
+        let Self { connection, child, first, profile, fence, group: _, leaving } = self;
+        drop((connection, child, first, profile, fence));
         // Only now: whoever waits for this finds nothing left.
         drop(leaving);
     }

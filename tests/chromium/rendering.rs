@@ -270,7 +270,11 @@ async fn nothing_of_a_document_reaches_into_the_next() {
     let logo = asset("logo.png");
     let html = page(&format!("<p>Next<img src='data:image/png;base64,{logo}'>"));
     let before = print(&pool, &html, none()).await;
+    let rows = "<tr><td>First".repeat(1_500);
     for first in [
+        &*format!("<table>{rows}"),
+        &format!("<body link=red><table>{rows}"),
+        &format!("<style>td{{font:20px serif}}@page{{margin:9mm}}</style><table>{rows}"),
         "<meta http-equiv=refresh content='0;url=about:blank'><p>First",
         "<meta http-equiv='Refresh' content='0.05;url=data:text/html,gone'><p>First",
         "<meta http-equiv=Content-Security-Policy content=\"img-src 'none';style-src 'none'\"><p>First",

@@ -78,7 +78,8 @@ async fn a_large_document_is_printed_like_a_small_one() {
         let (small, calls) = counted(&pool, &small, options()).await;
         let (large, more) = counted(&pool, &large, options()).await;
         assert!(small.rendered.pdf == large.rendered.pdf, "{}", options());
-        assert!(more > calls, "{more} calls, {calls} for the small one");
+        // Two take it away afterwards.
+        assert!(more > calls + 2, "{more} calls, {calls} for the small one");
     }
     assert_eq!(pool.status().opened, 1);
     pool.close().await;

@@ -227,17 +227,18 @@ async fn the_end_of_any_zygote_is_the_end_of_its_browser() {
     // Two, and the fork of the sandboxed one that does its work.
     for number in 0..3 {
         let browser = support::browser().await;
-        let zygotes = || -> Vec<u32> {
-            let all = browser.processes().into_iter();
-            all.filter(|process| process.kind == Kind::Zygote).map(|p| p.pid).collect()
-        };
         // What was forked a moment ago is called one too.
         let began = Instant::now();
-        while zygotes().len() != 3 {
+        let zygotes = loop {
+            let all = browser.processes().into_iter();
+            let called: Vec<u32> =
+                all.filter(|process| process.kind == Kind::Zygote).map(|p| p.pid).collect();
+            if called.len() == 3 {
+                break called;
+            }
             assert!(began.elapsed() < PATIENCE, "{:?}", browser.processes());
             tokio::task::yield_now().await;
-        }
-        let zygotes = zygotes();
+        };
         kill_process(raw(zygotes[number]), Signal::KILL).unwrap();
         tokio::time::timeout(PATIENCE, browser.gone().cancelled()).await.expect("it is noticed");
         assert_eq!(browser.death(), Some(CloseReason::ZygoteEnded), "the zygote {number}");

@@ -66,6 +66,7 @@ fn jobs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let script = format!(
         "<p>{TEXT}<script>console.log('{TEXT}');console.error('{TEXT}');throw Error('{TEXT}')</script>"
     );
+    let rows = format!("<table>{}", format!("<tr><td>{TEXT}").repeat(5_000));
     let endless = format!("<p>{TEXT}<script>for (;;);</script>");
     let stored = r#"{"id":"stored","output":{"kind":"stored"}}"#;
     let mut binary = framed(r#"{"id":"binary"}"#);
@@ -83,6 +84,7 @@ fn jobs() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("script", "done", format!("{{\"id\":\"script\",\"options\":{{\"script\":true}}}}\n{script}").into()),
         ("title", "done", format!("{{\"id\":\"title\",\"options\":{{\"info\":{{\"title\":\"{TEXT}\"}}}},\"meta\":{{\"a\":\"{TEXT}\"}}}}\n<p>{TEXT}").into()),
         ("slow", "dead", format!("{{\"id\":\"slow\",\"max_attempts\":1,\"options\":{{\"script\":true,\"timeout_ms\":300}}}}\n{endless}").into()),
+        ("late", "dead", format!("{{\"id\":\"late\",\"max_attempts\":1,\"options\":{{\"timeout_ms\":1}}}}\n{rows}").into()),
         ("pages", "dead", framed(r#"{"id":"pages","options":{"paper":"A4","pages":"7"}}"#)),
         ("unknown", "rejected", framed(r#"{"id":"unknown","papper":1}"#)),
         ("binary", "rejected", binary),
@@ -110,6 +112,11 @@ fn no_output_has_a_password_or_a_documents_text_in_it() {
         let _: i64 = redis.lpush(format!("{PREFIX}in"), element).unwrap();
         let (reply, pdf) = take(&mut redis, &format!("default/{id}"), 90).expect(id);
         assert_eq!(reply["status"], status, "{reply}");
+        match id {
+            "slow" => assert_eq!(reply["error"]["code"], "script_timeout", "{reply}"),
+            "late" => assert_eq!(reply["error"]["code"], "render_timeout", "{reply}"),
+            _ => {}
+        }
         // The test would be worth nothing if the text did not reach the PDF.
         assert!(id != "done" || text_of(&pdf).contains(TEXT));
         assert_silent(&format!("{id}'s error"), &reply["error"].to_string());
@@ -129,7 +136,7 @@ fn no_output_has_a_password_or_a_documents_text_in_it() {
         .query(&mut redis)
         .unwrap();
     let events = format!("{events:?}");
-    assert!(events.contains("_timeout"), "{events}");
+    assert!(events.contains("script_timeout") && events.contains("render_timeout"), "{events}");
     assert_silent("the events", &events);
     let verbs: [&[&str]; 11] = [
         &["status"],

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -110,12 +109,9 @@ impl Connection {
         &self.shared.closed
     }
 
-    /// Runs `task`, which ends with the connection at the latest.
-    pub(in crate::renderer) fn spawn<T: Send + 'static>(
-        &self,
-        task: impl Future<Output = T> + Send + 'static,
-    ) -> JoinHandle<T> {
-        self.shared.tasks.spawn(task)
+    /// Runs `task`. It must end when the connection does: [`Self::finished`] waits for it.
+    pub(in crate::renderer) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.shared.tasks.spawn(task));
     }
 
     /// Resolves when it has ended, its pipes are closed, and so are the tasks beside it.
@@ -229,6 +225,11 @@ impl Shared {
         let (sender, receiver) = oneshot::channel();
         let id = self.expect(method, session, sender)?;
         let _forget = Forget { shared: self, id };
+        // On a busy machine an answer may be there as soon as its deadline is, and the
+        // next one's as well: a render of 1 ms would take as long as it likes.
+        if timeout.is_zero() {
+            return Err(CdpError::Timeout { method, after: timeout });
+        }
         let frame = frame::encode(id, method, session.map(|s| &**s), params)
             .map_err(|e| CdpError::Malformed { method, detail: e.to_string() })?;
         if frame.len() > OUTGOING_LIMIT {

@@ -267,3 +267,19 @@ fn frames_have_room_for_the_largest_pdf_and_little_more() {
     assert_eq!(frame_limit(1), 32 << 20, "events and other answers need room too");
     assert!(frame_limit(u64::MAX) as u64 > 1 << 40);
 }
+
+#[tokio::test]
+async fn with_no_time_left_nothing_is_sent_and_who_is_gone_is_said_to_be() {
+    let (connection, mut commands, replies) = connected();
+    let (session, method) = (connection.session("A"), "Page.printToPDF");
+    let nothing = json!({});
+    let late = || session.call_raw(method, &nothing, Duration::ZERO);
+    let after = Duration::ZERO;
+    assert_eq!(late().await.unwrap_err(), CdpError::Timeout { method, after });
+    drop(replies);
+    connection.finished().await;
+    assert!(matches!(late().await, Err(CdpError::Closed { .. })));
+    let mut sent = Vec::new();
+    commands.read_to_end(&mut sent).unwrap();
+    assert!(sent.is_empty());
+}

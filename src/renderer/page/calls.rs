@@ -1,5 +1,5 @@
-//! Calls to the page of one render: each ends at its deadline, none is made after it,
-//! and its failure is told in words for the job.
+//! Calls to the page of one render: each ends at its deadline, and its failure
+//! is told in words for the job.
 
 use std::time::Duration;
 
@@ -35,13 +35,6 @@ impl Run<'_> {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// What is left, if anything is: on a busy machine an answer may be there as soon as
-    /// its deadline, and the next one's as well.
-    fn in_time(&self) -> Result<Duration, Failed> {
-        let left = self.left();
-        if left.is_zero() { Err(Failed::timed_out(self.options.timeout)) } else { Ok(left) }
-    }
-
     pub(super) fn failed(&self, error: &CdpError) -> Failed {
         Failed::from_cdp(error, self.options.timeout)
     }
@@ -50,7 +43,7 @@ impl Run<'_> {
     where
         C: chromiumoxide::types::Command + Serialize,
     {
-        let reply = self.page.session.call(params, self.in_time()?).await;
+        let reply = self.page.session.call(params, self.left()).await;
         reply.map_err(|error| self.failed(&error))
     }
 
@@ -58,7 +51,7 @@ impl Run<'_> {
     where
         P: Serialize + Sync,
     {
-        let reply = self.page.session.call_raw(method, params, self.in_time()?).await;
+        let reply = self.page.session.call_raw(method, params, self.left()).await;
         reply.map_err(|error| self.failed(&error))
     }
 
@@ -66,7 +59,7 @@ impl Run<'_> {
         &self,
         text: &str,
     ) -> Result<T, Failed> {
-        let value = self.evaluate_within(text, self.in_time()?).await;
+        let value = self.evaluate_within(text, self.left()).await;
         value.map_err(|error| self.failed(&error))
     }
 

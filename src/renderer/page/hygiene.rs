@@ -1,47 +1,71 @@
-//! What a page needs before a document with frames, between two documents, and before
-//! a print of thousands of pages. All are for rare documents only: others pay nothing.
+//! What a page needs before a document with frames, between two documents, after a
+//! large one, and before a print of thousands of pages. All are for rare documents only:
+//! others pay nothing.
 
 use std::time::Duration;
 
 use chromiumoxide::cdp::browser_protocol::page::{NavigateParams, PrintToPdfParams};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Failed, Page, Run, SetContent, guard, probe};
+use super::{Failed, Page, Run, SetContent, guard, probe, stream};
 use crate::job::length::{MAX_POINTS, PIXELS_PER_INCH, POINTS_PER_INCH};
+use crate::renderer::RenderRequest;
 use crate::renderer::cdp::{CdpError, Events};
 use crate::renderer::limits;
 use crate::renderer::markup::{self, Loads, Look, Tall};
 use crate::renderer::paper::{self, Plan};
 
-/// What a document of so many bytes makes of itself in a renderer is not kept: of 1,000
-/// rows 40 MB, which a collection leaves.
-const LARGE: usize = 64 << 10;
+/// As the refusal of a call names it.
+const PRINT: &str = "Page.printToPDF";
+/// What a document of more tags makes of itself in a renderer is not kept: of 1,000 rows
+/// 40 MB, which a collection leaves.
+const MANY_TAGS: u64 = 2_000;
+/// The PDF is there already, and waits.
+const EMPTYING: Duration = Duration::from_millis(500);
 
 impl Page {
     /// Gives the page a new document where the one before left something in it
-    /// that replacing it does not take away (15 ms, where a new context takes 65), and an
-    /// empty one in the place of one of `bytes` that is large: it may rest for long.
-    pub(super) async fn wash(&mut self, look: Look, bytes: usize, deadline: Instant) {
-        let washed = if look.leaves_traces {
-            self.renew(deadline).await
-        } else if bytes >= LARGE {
-            self.empty(deadline).await
-        } else {
+    /// that replacing it does not take away (15 ms, where a new context takes 65).
+    pub(super) async fn wash(&mut self, look: Look, deadline: Instant) {
+        if !look.leaves_traces {
             return;
-        };
-        if let Err(error) = washed {
-            tracing::debug!(%error, "a page could not be emptied, and is given up");
+        }
+        if let Err(error) = self.renew(deadline).await {
+            tracing::debug!(%error, "a page could not be renewed, and is given up");
             self.spent = true;
         }
     }
 
-    /// Takes the document away, and leaves the page as it is. What was printed last is
-    /// held until something else is: without it a collection frees half as much (seen).
-    async fn empty(&self, deadline: Instant) -> Result<(), CdpError> {
+    /// Whether a document of this kind is taken away before its page [rests](Self::rest).
+    pub(super) fn is_large(request: &RenderRequest, look: Look) -> bool {
+        look.tags > MANY_TAGS || stream::is_wanted(request)
+    }
+
+    /// For a page that may wait long for its next document: takes the last one away, if it
+    /// was large (3 to 10 ms), and leaves the page as it is otherwise.
+    pub async fn rest(&mut self) {
+        if !std::mem::take(&mut self.large) || self.spent {
+            return;
+        }
+        match self.empty(EMPTYING).await {
+            Ok(()) => {}
+            // The document is away, which is what matters to the next one.
+            Err(CdpError::Refused { method: PRINT, message, .. }) => {
+                tracing::debug!(message, "an empty page could not be printed");
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a page could not be emptied, and is given up");
+                self.spent = true;
+            }
+        }
+    }
+
+    /// What was printed last is held until something else is: without that a collection
+    /// frees half as much (seen).
+    async fn empty(&self, timeout: Duration) -> Result<(), CdpError> {
         let content = SetContent { frame_id: &self.frame, html: "" };
-        let left = || deadline.saturating_duration_since(Instant::now());
-        self.session.call_raw("Page.setDocumentContent", &content, left()).await?;
-        self.session.call(PrintToPdfParams::default(), left()).await.map(drop)
+        self.session.call_raw("Page.setDocumentContent", &content, timeout).await?;
+        self.session.call(PrintToPdfParams::default(), timeout).await.map(drop)
     }
 
     /// Gives the page an empty document that comes from an address.

@@ -20,8 +20,8 @@
 //!
 //! Nothing of a document is left for the next: scripts are off, what a `<meta>`
 //! could leave is disarmed (`markup`), `Page.setDocumentContent` replaces the rest,
-//! and a page in which a document leaves more is renewed ([`hygiene`]). Failures say whether the page
-//! took harm ([`Failed`]); the caller destroys one that did, and one whose
+//! and a page in which a document leaves more is renewed, and rid of a large one before it
+//! rests ([`hygiene`]). Failures say whether the page took harm ([`Failed`]); the caller destroys one that did, and one whose
 //! render was abandoned.
 
 mod blame;
@@ -85,6 +85,8 @@ pub struct Page {
     viewport: (u32, u32),
     media: Option<Media>,
     spent: bool,
+    /// Whether its last document was large, and is there still.
+    large: bool,
     /// Whether it came from no address, in which frames of a document's own stay empty.
     nowhere: bool,
     /// Whether a document may be hidden until it is printed.
@@ -143,6 +145,7 @@ impl Page {
             viewport: (0, 0),
             media: None,
             spent: false,
+            large: false,
             nowhere: context.starts_nowhere(),
             hides: true,
             script_time,
@@ -171,6 +174,7 @@ impl Page {
         let options = Arc::clone(&request.options);
         let prepared = Prepared::of(&request.html, limits.pages, deadline).await?;
         let (html, look) = (prepared.html(), prepared.look);
+        self.large |= Self::is_large(request, look);
         let needs_address = look.has_frames || prints_address(&options);
         if self.nowhere && needs_address {
             let renewed = self.renew(deadline).await;
@@ -211,7 +215,7 @@ impl Page {
         // Where scripts ran it serves nobody again.
         let is_kept = !self.spent && options.script.is_none();
         if is_kept && result.as_ref().err().is_none_or(|failed| failed.page_is_sound) {
-            self.wash(look, request.html.len(), deadline).await;
+            self.wash(look, deadline).await;
         }
         let sound = !self.spent;
         result.map_err(|failed| Failed { page_is_sound: failed.page_is_sound && sound, ..failed })
@@ -408,7 +412,7 @@ impl Run<'_> {
                     tokio::time::sleep(pause).await;
                 }
                 // A page that hangs fails at its deadline, in the next call.
-                Err(CdpError::Timeout { .. }) => {
+                Err(CdpError::Timeout { .. }) if !self.left().is_zero() => {
                     self.warnings.push(probe::still_loading());
                     return Ok(());
                 }
