@@ -15,8 +15,6 @@ use crate::renderer::limits;
 use crate::renderer::markup::{self, Loads, Look, Tall};
 use crate::renderer::paper::{self, Plan};
 
-/// As the refusal of a call names it.
-const PRINT: &str = "Page.printToPDF";
 /// What a document of more tags makes of itself in a renderer is not kept: of 1,000 rows
 /// 40 MB, which a collection leaves.
 const MANY_TAGS: u64 = 2_000;
@@ -50,7 +48,7 @@ impl Page {
         match self.empty(EMPTYING).await {
             Ok(()) => {}
             // The document is away, which is what matters to the next one.
-            Err(CdpError::Refused { method: PRINT, message, .. }) => {
+            Err(CdpError::Refused { method: stream::PRINT, message, .. }) => {
                 tracing::debug!(message, "an empty page could not be printed");
             }
             Err(error) => {

@@ -21,8 +21,8 @@
 //! Nothing of a document is left for the next: scripts are off, what a `<meta>`
 //! could leave is disarmed (`markup`), `Page.setDocumentContent` replaces the rest,
 //! and a page in which a document leaves more is renewed, and rid of a large one before it
-//! rests ([`hygiene`]). Failures say whether the page took harm ([`Failed`]); the caller destroys one that did, and one whose
-//! render was abandoned.
+//! rests ([`hygiene`]). Failures say whether the page took harm ([`Failed`]); the caller
+//! destroys one that did, and one whose render was abandoned.
 
 mod blame;
 mod calls;

@@ -34,7 +34,7 @@ const PIECE: usize = 1024 * 1024;
 /// How much more than the finished file Chromium's may have: it names its program and
 /// writes numbers at length.
 const ROOM: usize = PIECE;
-const PRINT: &str = "Page.printToPDF";
+pub(super) const PRINT: &str = "Page.printToPDF";
 
 /// Whether a PDF as large as this request makes likely is read piece by piece.
 pub(super) fn is_wanted(request: &RenderRequest) -> bool {
