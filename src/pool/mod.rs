@@ -328,7 +328,9 @@ impl Shared {
             warm.browser.kill().await;
             return Err(Failed::browser_died().failure);
         }
-        if manner.is_kept() {
+        let is_sound = result.as_ref().err().is_none_or(|failed| failed.page_is_sound);
+        // Who waits for a document that hangs is to wait no longer.
+        if is_sound && manner.is_kept() {
             warm.page.rest().await;
         }
         let browser_died = warm.browser.is_dead();
